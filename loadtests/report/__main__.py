@@ -1,0 +1,40 @@
+"""`python -m loadtests.report DIR`: make report.json and report.html of a run and show the summary."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from loadtests.errors import LoadTestError
+from loadtests.files import write_atomically
+from loadtests.report import build, print_summary, render_html
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 report made (whatever its verdict), 2 the folder has no readable run."""
+    parser = argparse.ArgumentParser(prog="python -m loadtests.report", description=__doc__)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a run")
+    parser.add_argument("--json", action="store_true", help="print report.json instead of the summary")
+    arguments = parser.parse_args(argv)
+    try:
+        report = build(arguments.folder)
+    except LoadTestError as error:
+        print(f"loadtests: {error}", file=sys.stderr)
+        return error.exit_code
+    document = report.model_dump_json(indent=2) + "\n"
+    write_atomically(arguments.folder / "report.json", document)
+    write_atomically(arguments.folder / "report.html", render_html(report))
+    if arguments.json:
+        sys.stdout.write(document)
+    else:
+        print_summary(report, Console())
+        print(f"report: {arguments.folder / 'report.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

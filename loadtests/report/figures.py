@@ -1,0 +1,55 @@
+"""Figures as people read them: three significant digits, a unit, and a dash for what is not known."""
+
+from __future__ import annotations
+
+import math
+
+DASH = "–"
+
+
+def usd(value: float | None) -> str:
+    """Dollars: $12.30, $0.0123, $0.0000123; below a nano-dollar only that it is below."""
+    if value is None:
+        return DASH
+    # Rounded first: 0.000999999 is shown as 0.00100, not with a fourth digit.
+    size = float(f"{abs(value):.3g}") if abs(value) < 1 else abs(value)
+    sign = "−" if value < 0 else ""
+    if size == 0:
+        return "$0"
+    if size < 1e-9:
+        return f"{sign}<$0.000000001"
+    if size >= 1:
+        return f"{sign}${size:,.2f}"
+    decimals = 2 - math.floor(math.log10(size))
+    return f"{sign}${size:.{decimals}f}"
+
+
+def ms(value: float | int | None) -> str:
+    """Milliseconds without the unit: two decimals below 10, one below 100."""
+    if value is None:
+        return DASH
+    # The limits are where rounding would add a digit: 9.996 is 10.0, not 10.00.
+    return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:,.0f}"
+
+
+def rate(value: float | None) -> str:
+    """A rate: two decimals below 10, one below 100, none above."""
+    return ms(value)
+
+
+def percent(share: float | None, decimals: int = 1) -> str:
+    return DASH if share is None else f"{share * 100:.{decimals}f}%"
+
+
+def saving(share: float | None) -> str:
+    """A saving in words: how much less, or how many times as much."""
+    if share is None:
+        return DASH
+    if share >= 0:
+        return f"{share:.0%} less"
+    factor = 1 - share
+    return f"{factor:.1f}× the price" if factor < 100 else f"{factor:,.0f}× the price"
+
+
+def count(value: int | None) -> str:
+    return DASH if value is None else f"{value:,}"

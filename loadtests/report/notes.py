@@ -1,0 +1,73 @@
+"""What a reader must know before believing a figure, in plain sentences. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from loadtests.context import Ledger
+from loadtests.report.model import ModelReport, RunFacts
+
+_ENOUGH_FOR_P99 = 100
+
+
+def notes(models: Mapping[str, ModelReport], run: RunFacts, ledger: Ledger | None) -> list[str]:
+    """The notes that apply, the gravest first."""
+    return [
+        *_random_weights(models),
+        *_costs(models, ledger),
+        *_warmup(models, run),
+        *_small_samples(models),
+    ]
+
+
+def _random_weights(models: Mapping[str, ModelReport]) -> list[str]:
+    names = [name for name, model in models.items() if model.random_weights]
+    if not names:
+        return []
+    return [
+        f"Random weights: {', '.join(names)}. The texts are noise, and the figures of such a small model "
+        "say nothing about the real model's speed, quality, cost or saving. They show that the system "
+        "works and what it adds up."
+    ]
+
+
+def _costs(models: Mapping[str, ModelReport], ledger: Ledger | None) -> list[str]:
+    found = []
+    busy = {name: model for name, model in models.items() if model.whole_run.succeeded}
+    unknown = [name for name, model in busy.items() if model.cost_basis is None]
+    if unknown:
+        found.append(
+            f"No cost is known for {', '.join(unknown)}: no ledger, and the responses carried no usage.cost."
+        )
+    direct = [name for name, model in busy.items() if model.cost_basis == "direct"]
+    if direct:
+        found.append(
+            f"Cost of {', '.join(direct)} is direct only (usage.cost of the responses): idle time, waste, "
+            "cold starts and overhead are missing, so no saving against an API is given."
+        )
+    if ledger is not None and ledger.residual_nanousd:
+        found.append(f"The ledger left {ledger.residual_nanousd} nano-USD of the run without an owner.")
+    for name, model in busy.items():
+        if model.ledger_requests is not None and model.ledger_requests != model.whole_run.requests:
+            found.append(
+                f"{name}: the ledger counted {model.ledger_requests} requests in the run's window, the load "
+                f"test {model.whole_run.requests}."
+            )
+    return found
+
+
+def _warmup(models: Mapping[str, ModelReport], run: RunFacts) -> list[str]:
+    failed = sum(model.whole_run.errors - model.errors for model in models.values())
+    if not failed:
+        return []
+    return [f"{failed} requests failed in the first {run.warmup_s:g} s (warm-up) and are not in the verdict."]
+
+
+def _small_samples(models: Mapping[str, ModelReport]) -> list[str]:
+    few = [name for name, model in models.items() if 0 < (model.ttft_ms["count"] or 0) < _ENOUGH_FOR_P99]
+    if not few:
+        return []
+    return [
+        f"Fewer than {_ENOUGH_FOR_P99} streamed requests: {', '.join(few)}. A p99 of so few is close to the "
+        "largest value and will move from run to run."
+    ]

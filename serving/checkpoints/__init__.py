@@ -1,0 +1,52 @@
+"""Small checkpoints of the true architectures, so that a real vLLM can serve a whole fleet on a laptop.
+
+They are built here, from text in this package and weights from a fixed seed; nothing is downloaded. What they
+say is noise, but every part of the path is real: configuration, tokenizer, chat template, weight names, tool
+and reasoning markers. Importing this package must stay cheap: torch and transformers are imported only while
+something is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from serving.checkpoints.recipes import UnknownCheckpoint, families, recipe_for
+from serving.checkpoints.store import publish
+
+__all__ = ["UnknownCheckpoint", "families", "make", "make_all", "path_of"]
+
+
+def path_of(family: str, root: Path) -> Path:
+    """Where `make` puts the family's checkpoint, `root/<family>-<12 hex digits>`; it need not exist yet.
+
+    Raises UnknownCheckpoint for a family that has no recipe.
+    """
+    recipe = recipe_for(family)
+    return Path(root) / f"{recipe.family}-{recipe.digest()}"
+
+
+def make(family: str, root: Path) -> Path:
+    """The family's checkpoint below root, built now (some seconds) or reused (at once).
+
+    Safe to call from several processes and threads: the first builds, the others wait for it. A build that
+    dies leaves nothing visible. Raises UnknownCheckpoint for a family that has no recipe, OSError if root is
+    unusable.
+    """
+    recipe = recipe_for(family)
+
+    def build(folder: Path) -> None:
+        from serving.checkpoints.build import write
+
+        write(recipe, folder)
+
+    return publish(path_of(family, root), recipe.family, build)
+
+
+def make_all(names: Iterable[str], root: Path) -> dict[str, Path]:
+    """`make` for each name, in order, in this process, which pays the heavy imports once: {family: folder}.
+
+    Every name is checked before anything is built.
+    """
+    wanted = [recipe_for(name) for name in names]
+    return {recipe.family: make(recipe.family, root) for recipe in wanted}

@@ -1,0 +1,322 @@
+"""What is true of each family: architecture class, sizes, markers, stop tokens, chat template.
+
+Data only, and light: nothing here imports torch or transformers, reads a clock or writes a file. Sizes are
+about the smallest that vLLM's CPU kernels accept; what makes an architecture (grouped heads, expert groups,
+latent attention) is kept. Everything a checkpoint is made from enters `Recipe.digest`, so that a changed
+recipe gets a new folder instead of reusing an old one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+# Raise it when the way of building changes (tokenizer training, how weights are drawn, files written).
+RECIPE_VERSION = 1
+VOCABULARY = 2048
+CONTEXT = 4096
+
+_HERE = Path(__file__).parent
+
+
+class UnknownCheckpoint(ValueError):
+    """No recipe for a family. `family` is the name asked for, `nearest` the closest one there is, or None."""
+
+    def __init__(self, family: str) -> None:
+        from difflib import get_close_matches
+
+        close = get_close_matches(str(family), RECIPES, n=1, cutoff=0.4)
+        self.family = family
+        self.nearest = close[0] if close else None
+        hint = f" did you mean {self.nearest!r}?" if self.nearest else ""
+        super().__init__(f"no checkpoint family {family!r};{hint} there are: {', '.join(RECIPES)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Markers:
+    """The tokens that are not text. Control markers have the first ids, visible ones the last.
+
+    control  never shown to a client: vLLM drops them from the text it returns
+    visible  single tokens that stay in the text, because parsers look for them there (thoughts, tool calls)
+    stop     tokens that end an answer; `eos` is one of them
+    ends_number  the control marker that follows a call's number, where calls are numbered
+    sequels  pairs of markers of which the second follows the first, so that calls end
+    bos_before_text  whether `bos` is put before a bare prompt, as this family's own tokenizer does
+    """
+
+    control: tuple[str, ...]
+    eos: str
+    pad: str
+    bos: str | None = None
+    visible: tuple[str, ...] = ()
+    stop: tuple[str, ...] = ()
+    ends_number: str | None = None
+    sequels: tuple[tuple[str, str], ...] = ()
+    bos_before_text: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One family. `sizes` are arguments of the architecture's configuration class; `also` is written to
+    config.json as it stands, for keys that vLLM reads and that class does not know or would not write."""
+
+    family: str
+    architecture: str
+    markers: Markers
+    template: str
+    sizes: Mapping[str, Any]
+    also: Mapping[str, Any] = field(default_factory=dict)
+
+    def chat_template(self) -> str:
+        """The Jinja source of the family's chat template."""
+        return (_HERE / "templates" / f"{self.template}.jinja").read_text(encoding="utf-8")
+
+    def digest(self) -> str:
+        """12 hex digits that change whenever the checkpoint would."""
+        parts = [RECIPE_VERSION, VOCABULARY, CONTEXT, corpus(), self.chat_template(), asdict(self)]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@cache
+def corpus() -> str:
+    """The text that tokenizers are trained on: English prose, dialogue, code and JSON, written for this."""
+    return (_HERE / "corpus.txt").read_text(encoding="utf-8")
+
+
+def families() -> tuple[str, ...]:
+    """Names that `make` knows."""
+    return tuple(RECIPES)
+
+
+def recipe_for(family: str) -> Recipe:
+    """The family's recipe. Raises UnknownCheckpoint."""
+    try:
+        return RECIPES[family]
+    except (KeyError, TypeError):
+        raise UnknownCheckpoint(family) from None
+
+
+_SMALL = {
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": CONTEXT,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "tie_word_embeddings": False,
+}
+_GROUPED_HEADS = {"num_key_value_heads": 1, "head_dim": 32}
+
+_CHATML = Markers(
+    control=(
+        "<|endoftext|>",
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|vision_start|>",
+        "<|vision_end|>",
+        "<|vision_pad|>",
+        "<|image_pad|>",
+        "<|video_pad|>",
+    ),
+    visible=("<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"),
+    eos="<|im_end|>",
+    pad="<|endoftext|>",
+    stop=("<|im_end|>", "<|endoftext|>"),
+    sequels=(("</tool_call>", "<|im_end|>"),),
+)
+
+_LLAMA3 = Markers(
+    control=(
+        "<|begin_of_text|>",
+        "<|end_of_text|>",
+        "<|finetune_right_pad_id|>",
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+        "<|eom_id|>",
+        "<|eot_id|>",
+        "<|python_tag|>",
+    ),
+    bos="<|begin_of_text|>",
+    eos="<|eot_id|>",
+    pad="<|finetune_right_pad_id|>",
+    stop=("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"),
+    bos_before_text=True,
+)
+
+# The bars are full-width and the gaps are U+2581, as DeepSeek writes them.
+_DEEPSEEK = Markers(
+    control=(
+        "<｜begin▁of▁sentence｜>",
+        "<｜end▁of▁sentence｜>",
+        "<｜▁pad▁｜>",
+        "<｜User｜>",
+        "<｜Assistant｜>",
+        "<｜tool▁calls▁begin｜>",
+        "<｜tool▁calls▁end｜>",
+        "<｜tool▁call▁begin｜>",
+        "<｜tool▁call▁end｜>",
+        "<｜tool▁sep｜>",
+        "<｜tool▁outputs▁begin｜>",
+        "<｜tool▁outputs▁end｜>",
+        "<｜tool▁output▁begin｜>",
+        "<｜tool▁output▁end｜>",
+    ),
+    visible=("<think>", "</think>"),
+    bos="<｜begin▁of▁sentence｜>",
+    eos="<｜end▁of▁sentence｜>",
+    pad="<｜▁pad▁｜>",
+    stop=("<｜end▁of▁sentence｜>",),
+    sequels=(
+        ("<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>"),
+        ("<｜tool▁calls▁end｜>", "<｜end▁of▁sentence｜>"),
+    ),
+    bos_before_text=True,
+)
+
+_KIMI = Markers(
+    control=(
+        "[BOS]",
+        "[EOS]",
+        "[PAD]",
+        "<|im_end|>",
+        "<|im_user|>",
+        "<|im_assistant|>",
+        "<|im_system|>",
+        "<|im_middle|>",
+        "<|tool_calls_section_begin|>",
+        "<|tool_calls_section_end|>",
+        "<|tool_call_begin|>",
+        "<|tool_call_argument_begin|>",
+        "<|tool_call_end|>",
+    ),
+    visible=("<think>", "</think>"),
+    bos="[BOS]",
+    eos="<|im_end|>",
+    pad="[PAD]",
+    stop=("<|im_end|>", "[EOS]"),
+    ends_number="<|tool_call_argument_begin|>",
+    sequels=(
+        ("<|tool_call_end|>", "<|tool_calls_section_end|>"),
+        ("<|tool_calls_section_end|>", "<|im_end|>"),
+    ),
+)
+
+_SEED = Markers(
+    control=("<seed:bos>", "<seed:pad>", "<seed:eos>"),
+    visible=(
+        "<seed:think>",
+        "</seed:think>",
+        "<seed:cot_budget_reflect>",
+        "</seed:cot_budget_reflect>",
+        "<seed:tool_call>",
+        "</seed:tool_call>",
+    ),
+    bos="<seed:bos>",
+    eos="<seed:eos>",
+    pad="<seed:pad>",
+    stop=("<seed:eos>",),
+    sequels=(("</seed:tool_call>", "<seed:eos>"),),
+)
+
+# vLLM computes latent attention on a CPU only for a latent of 512 + 64; other sizes die at the first request.
+_LATENT = {
+    **_SMALL,
+    "num_key_value_heads": 2,
+    "moe_intermediate_size": 64,
+    "n_shared_experts": 1,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "n_group": 2,
+    "topk_group": 1,
+    "routed_scaling_factor": 2.5,
+    "first_k_dense_replace": 1,
+    "norm_topk_prob": True,
+    "kv_lora_rank": 512,
+    "q_lora_rank": 32,
+    "qk_rope_head_dim": 64,
+    "qk_nope_head_dim": 32,
+    "v_head_dim": 32,
+}
+_ROUTER = {"scoring_func": "sigmoid", "topk_method": "noaux_tc", "num_nextn_predict_layers": 0}
+
+RECIPES: Mapping[str, Recipe] = {
+    recipe.family: recipe
+    for recipe in (
+        Recipe(
+            family="qwen3",
+            architecture="Qwen3ForCausalLM",
+            markers=_CHATML,
+            template="chatml",
+            sizes={**_SMALL, **_GROUPED_HEADS},
+        ),
+        Recipe(
+            family="qwen3-moe",
+            architecture="Qwen3MoeForCausalLM",
+            markers=_CHATML,
+            template="chatml",
+            sizes={
+                **_SMALL,
+                **_GROUPED_HEADS,
+                "num_experts": 4,
+                "num_experts_per_tok": 2,
+                "moe_intermediate_size": 64,
+                "decoder_sparse_step": 1,
+                "norm_topk_prob": True,
+            },
+        ),
+        Recipe(
+            family="deepseek-r1",
+            architecture="DeepseekV3ForCausalLM",
+            markers=_DEEPSEEK,
+            template="deepseek",
+            sizes=_LATENT,
+            also=_ROUTER,
+        ),
+        Recipe(
+            family="llama",
+            architecture="LlamaForCausalLM",
+            markers=_LLAMA3,
+            template="llama3",
+            sizes={
+                **_SMALL,
+                **_GROUPED_HEADS,
+                "rms_norm_eps": 1e-5,
+                "rope_parameters": {
+                    "rope_type": "llama3",
+                    "rope_theta": 500000.0,
+                    "factor": 8.0,
+                    "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": 1024,
+                },
+            },
+        ),
+        Recipe(
+            family="seed-oss",
+            architecture="SeedOssForCausalLM",
+            markers=_SEED,
+            template="seed",
+            sizes={
+                **_SMALL,
+                **_GROUPED_HEADS,
+                "attention_bias": True,
+                "attention_out_bias": False,
+                "mlp_bias": False,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 10000000.0},
+            },
+        ),
+        Recipe(
+            family="kimi-k2",
+            architecture="DeepseekV3ForCausalLM",
+            markers=_KIMI,
+            template="kimi",
+            sizes={**_LATENT, "n_group": 1, "routed_scaling_factor": 2.827},
+            also={**_ROUTER, "model_type": "kimi_k2"},
+        ),
+    )
+}

@@ -1,0 +1,215 @@
+"""One Ray Serve application per model: vLLM's whole HTTP server on a port of the replica's own.
+
+Why not Ray's own ingress: its direct streaming serves one model per app and has no auth, its normal path is 3 times
+slower. Why our own executor choice: ray.serve.llm forces `mp` on CPU, which halves the throughput of one device.
+This module is the only one that leans on ray.serve.llm's inner parts; tests/engines/test_contract.py pins them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+from ray import serve
+from ray.llm._internal.serve.core.server.llm_server import LLMServer
+from ray.llm._internal.serve.engines.vllm.vllm_models import VLLMEngineConfig
+from ray.serve.llm import LLMConfig, build_llm_deployment
+
+from serving.engines.books import Books, ReplicaFacts, Write
+from serving.engines.names import ENDPOINT
+from serving.engines.scheduler import ADDRESS_KEY, QUALIFIED_NAME
+from serving.engines.settling import Settling
+from serving.engines.steps import StepReceiver
+from serving.fleet.catalogue import Fleet, ModelSpec
+
+_ENGINE_ENV = {"VLLM_NO_USAGE_STATS": "1", "VLLM_CONFIGURE_LOGGING": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+@dataclass(frozen=True)
+class ReplicaSettings:
+    """What a replica needs to know beside its model."""
+
+    model: str
+    aliases: tuple[str, ...]
+    accelerator: str
+    price_nanousd_per_hour: int
+    executor: str | None
+    secret: str
+    open_sink: Callable[[], Write]
+
+
+def application(fleet: Fleet, name: str, source: str, secret: str, open_sink: Callable[[], Write],
+                env: dict[str, str]) -> Any:
+    """The Serve application of one model.
+
+    `source`: hub id or path that vLLM loads. `open_sink`: called once in each replica, gives the function that writes
+    readings down; it must be picklable. `env`: further environment of the replica's processes.
+    """
+    spec = fleet.models[name]
+    settings = ReplicaSettings(name, spec.aliases, spec.accelerator, fleet.price_nanousd_per_hour(name),
+                               executor(fleet, spec), secret, open_sink)
+    return build_llm_deployment(llm_config(fleet, spec, name, source, env), deployment_cls=ModelServer,
+                                bind_kwargs={"settings": settings})
+
+
+def executor(fleet: Fleet, spec: ModelSpec) -> str | None:
+    """vLLM's executor for a replica; None leaves Ray's own choice, which on GPUs has not been measured against others."""
+    if fleet.accelerators[spec.accelerator].kind == "gpu":
+        return None
+    return "uni" if spec.devices == 1 else "mp"
+
+
+def environment(fleet: Fleet, spec: ModelSpec, source: str) -> dict[str, str]:
+    """The environment of a replica's processes."""
+    found = dict(_ENGINE_ENV)
+    if os.path.isdir(source):
+        found |= _OFFLINE
+    if executor(fleet, spec) == "uni":
+        found["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # else vLLM's CPU platform insists on a worker process
+    return found | spec.engine.env
+
+
+def llm_config(fleet: Fleet, spec: ModelSpec, name: str, source: str, env: dict[str, str]) -> LLMConfig:
+    """ray.serve.llm's configuration of a model."""
+    profile = fleet.accelerators[spec.accelerator]
+    hardware: dict[str, Any]
+    if profile.kind == "cpu":
+        # the bundle's share is what the engine's processes take; the replica's own actor gets a little on top
+        hardware = {"accelerator_config": {"kind": "cpu"},
+                    "placement_group_config": {"bundles": [{"CPU": profile.cpus * 0.75}]}}
+    else:
+        hardware = {"accelerator_type": profile.type,
+                    "placement_group_config": {"bundle_per_worker": {"GPU": 1, "CPU": profile.cpus * 0.75}}}
+    return LLMConfig(
+        model_loading_config={"model_id": name, "model_source": source},
+        deployment_config={
+            "autoscaling_config": {"min_replicas": spec.replicas.min, "max_replicas": spec.replicas.max},
+            "ray_actor_options": {"num_cpus": profile.cpus * 0.25},
+            "graceful_shutdown_timeout_s": fleet.gateway.request_timeout_s,
+            "health_check_period_s": 2,
+            "health_check_timeout_s": 30,
+        },
+        log_engine_metrics=False,  # vLLM's own prometheus_client registry, scraped at the replica's port
+        engine_kwargs=engine_kwargs(spec),
+        runtime_env={"env_vars": environment(fleet, spec, source) | env},
+        **hardware,
+    )
+
+
+def engine_kwargs(spec: ModelSpec) -> dict[str, Any]:
+    """vLLM's engine and server arguments for a model."""
+    engine = spec.engine
+    kwargs: dict[str, Any] = {
+        "max_model_len": engine.max_model_len,
+        "max_num_seqs": engine.max_num_seqs,
+        "tensor_parallel_size": engine.tensor_parallel_size,
+        "scheduler_cls": QUALIFIED_NAME,
+    }
+    if engine.kv_cache_mib is not None:
+        kwargs["kv_cache_memory_bytes"] = engine.kv_cache_mib * 1024 * 1024
+    if engine.tool_call_parser is not None:
+        kwargs |= {"enable_auto_tool_choice": True, "tool_call_parser": engine.tool_call_parser}
+    if engine.reasoning_parser is not None:
+        kwargs["reasoning_parser"] = engine.reasoning_parser
+    if spec.revision is not None:
+        kwargs["revision"] = spec.revision
+    return kwargs | engine.args
+
+
+class _OwnEngineConfig(VLLMEngineConfig):
+    """ray.serve.llm's engine configuration with our executor, names and step channel."""
+
+    flotilla: dict[str, Any] = {}
+
+    def get_initialization_kwargs(self) -> dict[str, Any]:
+        return super().get_initialization_kwargs() | self.flotilla
+
+
+class ModelServer(LLMServer):
+    """A replica: vLLM's engine, its server on a port of the replica's own, and its books."""
+
+    async def __init__(self, llm_config: LLMConfig, settings: ReplicaSettings) -> None:
+        started_ns, started_at = _process_start()
+        replica_id = serve.get_replica_context().replica_id.unique_id
+        self._settings = settings
+        self._steps_address = f"ipc://@flotilla-steps-{replica_id}"  # abstract socket: nothing to clean up
+        facts = ReplicaFacts(replica_id, settings.model, settings.accelerator, settings.price_nanousd_per_hour)
+        self._books = Books(facts, started_ns, started_at, settings.open_sink())
+        self._receiver = StepReceiver(self._steps_address)
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._books.receive(self._receiver)), loop.create_task(self._books.keep())]
+        await super().__init__(llm_config)
+        await self._serve_http()
+
+    async def _start_engine(self) -> None:
+        config = self._llm_config.get_engine_config()
+        own = _OwnEngineConfig.model_validate(config.model_dump())
+        own.flotilla = {
+            "served_model_name": [self._settings.model, *self._settings.aliases],
+            "additional_config": {ADDRESS_KEY: self._steps_address},
+        }
+        if self._settings.executor:
+            own.flotilla["distributed_executor_backend"] = self._settings.executor
+        self._llm_config._engine_config = own
+        await super()._start_engine()
+
+    async def _serve_http(self) -> None:
+        import uvicorn
+
+        app = Settling(await self.engine.build_asgi_app(), self._books, self._settings.secret)
+        sock = socket.socket()
+        sock.bind(("127.0.0.1", 0))
+        self._endpoint = f"127.0.0.1:{sock.getsockname()[1]}"
+        config = uvicorn.Config(app, log_level="warning", loop="none", http="httptools", access_log=False,
+                                lifespan="off", timeout_keep_alive=75)
+        self._server = uvicorn.Server(config)
+        self._server.install_signal_handlers = lambda: None  # the replica's signals are Ray's
+        self._tasks.append(asyncio.get_running_loop().create_task(self._server.serve(sockets=[sock])))
+        await _warm_up(self._endpoint, self._settings.model, self._settings.secret)
+        self._books.ready(self._endpoint)
+        await self._books.write()
+
+    def record_replica_metadata(self) -> dict[str, str]:
+        """Ray Serve's hook: what gateways need to reach this replica."""
+        return {ENDPOINT: self._endpoint}
+
+    async def __del__(self) -> None:
+        """Ray Serve's hook at a graceful stop, after requests have drained."""
+        await self._books.close()
+        for task in self._tasks:
+            task.cancel()
+        self._receiver.close()
+        await super().__del__()
+
+
+def _process_start() -> tuple[int, float]:
+    """When this process began: (monotonic nanoseconds, Unix seconds). Cold start counts from here."""
+    started_at = psutil.Process().create_time()
+    age_ns = max(0, int((time.time() - started_at) * 1e9))
+    return time.monotonic_ns() - age_ns, started_at
+
+
+async def _warm_up(endpoint: str, model: str, secret: str) -> None:
+    """Run one token through the engine: the first request pays for lazy set-up that no caller should wait for."""
+    import aiohttp
+
+    body = {"model": model, "prompt": "warm", "max_tokens": 2}
+    headers = {"x-flotilla-secret": secret, "x-request-id": "warm-up"}
+    async with aiohttp.ClientSession() as session:
+        for _ in range(100):
+            try:
+                async with session.post(f"http://{endpoint}/v1/completions", json=body, headers=headers) as answer:
+                    said = await answer.text()
+                    if answer.status >= 500:
+                        raise RuntimeError(f"the first request to {model!r} failed: {said}")
+                    return  # a pooling model answers 404, and is warm enough
+            except aiohttp.ClientConnectionError:
+                await asyncio.sleep(0.05)
+    raise RuntimeError(f"the server of {model!r} did not answer on {endpoint}")

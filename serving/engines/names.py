@@ -1,0 +1,14 @@
+"""Names that replicas and those who look for them agree on. Light: imports nothing of Ray or vLLM."""
+
+SERVER = "ModelServer"  # the replica's class
+ENDPOINT = "endpoint"  # key of the address in a replica's metadata
+
+
+def app_name(model: str) -> str:
+    """Name of a model's Serve application."""
+    return f"model-{model}"
+
+
+def deployment_name(model: str) -> str:
+    """Name of a model's deployment, as ray.serve.llm forms it."""
+    return f"{SERVER}:{model.replace('/', '--').replace('.', '_')}"

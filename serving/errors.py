@@ -1,0 +1,99 @@
+"""The one exception tree of Flotilla.
+
+Every failure that a caller may want to tell apart has a class here. Nothing in this module knows HTTP: the gateway
+translates these classes to status codes in one table (`serving.gateway.errors`), the command line to exit codes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FlotillaError(Exception):
+    """Base of all errors that Flotilla raises on purpose. The message is meant to be read by a person."""
+
+
+class ConfigError(FlotillaError):
+    """A fleet file, setting or argument is wrong. Names the place, what was found and what would be right."""
+
+
+class RequestError(FlotillaError):
+    """A request cannot be served because of what it says or who sends it."""
+
+
+class MalformedRequest(RequestError):
+    """The body is not what the endpoint needs: not JSON, not an object, or without a model name."""
+
+
+class BodyTooLarge(RequestError):
+    """The body is longer than the gateway's limit."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"the request body is larger than the limit of {limit_bytes} bytes")
+        self.limit_bytes = limit_bytes
+
+
+class InvalidKey(RequestError):
+    """The bearer key is missing, unknown, expired or revoked."""
+
+
+class UnknownModel(RequestError):
+    """No model, alias of a model or adapter goes by this name."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        message = f"the model {name!r} does not exist in this fleet."
+        if near := nearest(name, known):
+            message += f" Did you mean {near!r}?"
+        super().__init__(f"{message} Models: {', '.join(known)}")
+        self.name = name
+
+
+class UnknownEndpoint(RequestError):
+    """No endpoint is served at this path."""
+
+    def __init__(self, method: str, path: str) -> None:
+        super().__init__(f"there is no endpoint {method} {path}")
+
+
+class ServiceError(FlotillaError):
+    """The request was fine; the fleet could not answer it."""
+
+
+class NoReplica(ServiceError):
+    """The model has no replica that could take the request now."""
+
+    def __init__(self, model: str, retry_after_s: int) -> None:
+        super().__init__(f"the model {model!r} has no replica ready; retry in {retry_after_s} s")
+        self.model, self.retry_after_s = model, retry_after_s
+
+
+class ReplicaFailed(ServiceError):
+    """The replica broke the connection before or during its answer."""
+
+
+class UpstreamTimeout(ServiceError):
+    """The replica did not finish within the time the gateway allows."""
+
+
+class LedgerError(FlotillaError):
+    """The ledger's database cannot be opened, read or written."""
+
+
+class FleetRunning(FlotillaError):
+    """A fleet already runs from this state directory."""
+
+
+class FleetNotRunning(FlotillaError):
+    """No fleet runs from this state directory."""
+
+
+class StartFailed(FlotillaError):
+    """A part of the fleet did not come up. Names the part and where its log is."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like `name`, or None when none is near enough to suggest."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return found[0] if found else None

@@ -1,0 +1,125 @@
+"""From a replica to the caller: the answer's bytes, untouched.
+
+A replica that cannot be reached is replaced by another as long as nothing has been sent; after the first byte a
+failure becomes one error event of the stream and no `[DONE]`, so that no client takes half an answer for a whole one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from serving.errors import FlotillaError, NoReplica, ReplicaFailed, UpstreamTimeout
+from serving.gateway import errors as table
+from serving.gateway import usage
+from serving.gateway.ports import ReplicaDirectory
+
+_TRIES = 3  # replicas asked before the caller is told that there is none
+_PASSED = ("content-type", "retry-after", "x-request-id")
+
+
+@dataclass
+class Answer:
+    """What became of one answer. Times: seconds of the event loop's clock."""
+
+    code: int = 0
+    begun: bool = False
+    whole: bool = False
+    first_byte_at: float | None = None
+    last_byte_at: float | None = None
+    usage: usage.Usage | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request on its way upstream."""
+
+    model: str
+    path: str
+    body: bytes
+    headers: dict[str, str]
+    timeout_s: float
+
+
+class Relay:
+    """Sends calls to replicas and their answers back. One per event loop; `close` it at the end."""
+
+    def __init__(self, replicas: ReplicaDirectory) -> None:
+        self._replicas = replicas
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+        self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    async def run(self, call: Call, send: Any, answer: Answer, extra: list[tuple[bytes, bytes]]) -> None:
+        """Relay one call, filling `answer` on the way. `extra`: headers added to the answer.
+
+        Raises: NoReplica, ReplicaFailed, UpstreamTimeout, as long as nothing has been sent to the caller.
+        """
+        try:
+            async with await self._reach(call) as upstream:
+                answer.code = upstream.status
+                headers = [(k.encode(), upstream.headers[k].encode("latin-1")) for k in _PASSED if k in upstream.headers]
+                start = {"type": "http.response.start", "status": upstream.status}
+                if upstream.headers.get("content-type", "").startswith("text/event-stream"):
+                    await self._stream(upstream, send, answer, {**start, "headers": headers + extra})
+                else:
+                    await self._whole(upstream, send, answer, start, headers + extra)
+        except TimeoutError as error:
+            failure: FlotillaError = UpstreamTimeout(f"no answer within {call.timeout_s:g} s")
+            await _fail(failure, send, answer, error)
+        except aiohttp.ClientError as error:
+            failure = ReplicaFailed(f"the replica of {call.model!r} broke off its answer")
+            await _fail(failure, send, answer, error)
+
+    async def _reach(self, call: Call) -> aiohttp.ClientResponse:
+        timeout = aiohttp.ClientTimeout(total=call.timeout_s, sock_connect=5)
+        for _ in range(_TRIES):
+            address = await self._replicas.choose(call.model)
+            try:
+                return await self._session.post(
+                    f"http://{address}{call.path}", data=call.body, headers=call.headers, timeout=timeout
+                )
+            except aiohttp.ClientConnectorError:
+                continue  # this replica is gone; nothing was sent to it
+            except aiohttp.ServerDisconnectedError as error:
+                raise ReplicaFailed(f"the replica of {call.model!r} closed the connection without an answer") from error
+        raise NoReplica(call.model, 5)
+
+    async def _whole(self, upstream: aiohttp.ClientResponse, send: Any, answer: Answer, start: dict[str, Any],
+                     headers: list[tuple[bytes, bytes]]) -> None:
+        body = await upstream.read()
+        answer.usage = usage.find(body)
+        answer.begun = True
+        await send({**start, "headers": [*headers, (b"content-length", b"%d" % len(body))]})
+        await send({"type": "http.response.body", "body": body})
+        answer.whole = True
+
+    async def _stream(self, upstream: aiohttp.ClientResponse, send: Any, answer: Answer, start: dict[str, Any]) -> None:
+        tail = b""
+        async for part in upstream.content.iter_any():
+            now = time.monotonic()
+            if not answer.begun:
+                answer.begun, answer.first_byte_at = True, now
+                await send(start)
+            answer.last_byte_at = now
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            tail = part if len(part) >= usage.TAIL else (tail + part)[-usage.TAIL :]
+        if not answer.begun:
+            raise ReplicaFailed("the replica ended its stream before it began")
+        answer.usage = usage.find(tail)
+        await send({"type": "http.response.body", "body": b""})
+        answer.whole = b"data: [DONE]" in tail
+
+
+async def _fail(failure: FlotillaError, send: Any, answer: Answer, cause: BaseException) -> None:
+    if not answer.begun:
+        raise failure from cause
+    event = b"data: " + json.dumps(json.loads(table.body(failure))).encode() + b"\n\n"
+    await send({"type": "http.response.body", "body": event})

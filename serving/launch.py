@@ -1,0 +1,143 @@
+"""Starting and stopping runs from a command line: plan, environment, guard, waiting."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from serving import processes, runstate
+from serving.errors import FleetNotRunning, FleetRunning
+from serving.fleet.catalogue import Fleet
+from serving.plan import Changes, Plan, fleet
+from serving.runstate import RunState
+from serving.settings import Settings
+
+
+def make_plan(settings: Settings, fleet_file: Path, changes: Changes) -> tuple[Plan, Fleet]:
+    """A plan for a new run. Raises: FleetRunning, ConfigError."""
+    last = runstate.read(settings.state_dir)
+    if last is not None:
+        if last.running:
+            raise FleetRunning(f"the fleet {last.fleet_name!r} runs already (API {last.api}); `flotilla down` stops it")
+        clear(last)
+    found = fleet(fleet_file, changes)
+    run = secrets.token_hex(4)
+    return Plan(
+        run, str(settings.state_dir.absolute()), str(work_dir(run)), str(fleet_file.absolute()), found.name,
+        f"http://{found.gateway.host}:{found.gateway.port}",
+        f"http://{found.metrics.host}:{found.metrics.port}/metrics", changes,
+    ), found
+
+
+def work_dir(run: str) -> Path:
+    """A run's temporary folder; short, because paths of unix sockets are limited to 107 bytes."""
+    return Path(tempfile.gettempdir()) / f"flo-{run}"
+
+
+def clear(state: RunState) -> int:
+    """End what a dead run has left. Returns how many processes there were."""
+    count = processes.sweep(state.run)
+    shutil.rmtree(work_dir(state.run), ignore_errors=True)
+    return count
+
+
+def environment(plan: Plan, found: Fleet) -> dict[str, str]:
+    """What the run's processes need in their environment; Ray reads most of it when it is imported."""
+    haproxy = Path(plan.work_dir) / "h"
+    return {
+        processes.MARK: plan.run,
+        "FLOTILLA_STATE_DIR": plan.state_dir,
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+        # a reload must not cut streams that are still allowed to run
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(found.gateway.request_timeout_s) + 30),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "VLLM_RPC_BASE_PATH": plan.work_dir,  # vLLM's sockets go when the run's folder goes
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def free_port() -> int:
+    """A TCP port that is free on loopback now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(plan: Plan, found: Fleet, with_parent: bool) -> subprocess.Popen[bytes]:
+    """Start the guard. `with_parent`: the run ends when the calling process does, however it ends."""
+    command = [sys.executable, "-m", "serving.guard"] + (["--with-parent"] if with_parent else [])
+    Path(plan.logs).mkdir(parents=True, exist_ok=True)
+    with open(Path(plan.logs) / "guard.log", "ab") as out:
+        guard = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True,
+                                 env=os.environ | environment(plan, found))
+    assert guard.stdin is not None
+    guard.stdin.write(plan.to_json().encode())
+    guard.stdin.close()
+    return guard
+
+
+def follow(settings: Settings, plan: Plan, guard: subprocess.Popen[bytes],
+           on_change: Callable[[RunState], None] = lambda state: None) -> RunState:
+    """Wait until the run is up or over, telling every change. Returns the last state."""
+    seen: RunState | None = None
+    while True:
+        over = guard.poll() is not None
+        state = runstate.read(settings.state_dir)
+        if state is not None and state.run == plan.run and state != seen:
+            seen = state
+            on_change(state)
+        if over or (seen is not None and seen.state in ("up", "failed", "stopped")):
+            if seen is None:
+                raise FleetNotRunning(f"the guard did not start; see {plan.logs}/guard.log")
+            return seen
+        time.sleep(0.1)
+
+
+def stop(settings: Settings, timeout_s: float = 60.0) -> RunState:
+    """Stop the run of this state directory and wait until nothing is left. Raises: FleetNotRunning."""
+    state = runstate.read(settings.state_dir)
+    if state is None:
+        raise FleetNotRunning(f"no fleet has been started from {settings.state_dir}")
+    if not state.running:
+        if clear(state):
+            return state
+        raise FleetNotRunning("no fleet runs")
+    guard = psutil.Process(state.guard_pid)
+    guard.send_signal(signal.SIGTERM)
+    try:
+        guard.wait(timeout_s)
+    except psutil.TimeoutExpired:
+        guard.kill()
+    clear(state)
+    return state
+
+
+def current(settings: Settings) -> RunState:
+    """The run that is up or starting. Raises: FleetNotRunning."""
+    state = runstate.read(settings.state_dir)
+    if state is None or not state.running:
+        raise FleetNotRunning("no fleet runs; `flotilla up` starts one")
+    return state

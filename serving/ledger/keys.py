@@ -1,0 +1,39 @@
+"""API keys in the ledger: created, listed, revoked. Only keyed hashes are kept."""
+
+from __future__ import annotations
+
+import secrets
+
+from serving.errors import ConfigError
+from serving.fleet.tenants import SHOWN, ApiKey, compose_key, digest
+from serving.ledger.store import Ledger
+
+_COLUMNS = "key_id, tenant, name, prefix, digest, created_at, revoked_at"
+
+
+def create(ledger: Ledger, tenant: str, name: str, pepper: bytes, now: float) -> tuple[str, ApiKey]:
+    """Make a key. Returns (the key's text, shown only here; what the ledger keeps)."""
+    text = compose_key(secrets.token_bytes(24))
+    key = ApiKey(f"key_{secrets.token_hex(6)}", tenant, name, text[:SHOWN], digest(text, pepper), now)
+    with ledger.transaction() as db:
+        db.execute(f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                   (key.key_id, tenant, name, key.prefix, key.digest, now, None))
+    return text, key
+
+
+def all_keys(ledger: Ledger) -> list[ApiKey]:
+    """Every key, oldest first."""
+    with ledger.snapshot() as db:
+        return [ApiKey(*row) for row in db.execute(f"SELECT {_COLUMNS} FROM keys ORDER BY created_at, key_id")]
+
+
+def revoke(ledger: Ledger, which: str, now: float) -> ApiKey:
+    """Revoke the key with this id, shown prefix or unique name. Raises: ConfigError when none or several match."""
+    found = [k for k in all_keys(ledger) if which in (k.key_id, k.prefix, k.name)]
+    usable = [k for k in found if k.usable]
+    if len(usable) != 1:
+        what = "no usable key matches" if not usable else f"{len(usable)} keys match"
+        raise ConfigError(f"{what} {which!r}; `flotilla keys list` shows ids")
+    with ledger.transaction() as db:
+        db.execute("UPDATE keys SET revoked_at = ? WHERE key_id = ?", (now, usable[0].key_id))
+    return usable[0]

@@ -1,0 +1,95 @@
+"""Process settings from the environment: what differs between machines and must not stand in a fleet file.
+
+`flotilla env` prints them, secrets masked. Secrets that the environment does not give are made once and kept in the
+state directory, readable by its owner alone.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from serving.errors import ConfigError
+
+PREFIX = "FLOTILLA_"
+_MASK = "********"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of this process. Each field is read from FLOTILLA_<NAME>."""
+
+    state_dir: Path = Path(".flotilla")
+    fleet: Path = Path("deployments/fleets/laptop.yaml")
+    reports_dir: Path = Path("reports")
+    base_url: str = ""
+    api_key: str = ""
+    key_pepper: str = ""
+    replica_secret: str = ""
+
+    SECRET = ("api_key", "key_pepper", "replica_secret")
+    MEANING = {
+        "state_dir": "where the ledger, secrets, checkpoints and the running fleet's state are kept",
+        "fleet": "the fleet file used when a command names none",
+        "reports_dir": "where load-test reports go",
+        "base_url": "the API that `loadtest` calls; empty: the running fleet",
+        "api_key": "the key that `loadtest` uses; empty: a key made for the load test",
+        "key_pepper": "secret under which API keys are hashed; empty: made once in the state directory",
+        "replica_secret": "secret that replicas expect of gateways; empty: made once in the state directory",
+    }
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> Settings:
+        """Settings from an environment. Raises: ConfigError for an unknown FLOTILLA_ name."""
+        known = {PREFIX + f.name.upper(): f for f in fields(cls)}
+        inner = {PREFIX + "RUN"}  # set by Flotilla for its own processes
+        unknown = [k for k in environ if k.startswith(PREFIX) and k not in known and k not in inner]
+        if unknown:
+            raise ConfigError(f"unknown setting {unknown[0]}; known: {', '.join(sorted(known))}")
+        values = {f.name: Path(environ[k]) if "Path" in str(f.type) else environ[k]
+                  for k, f in known.items() if environ.get(k)}
+        return cls(**values)  # type: ignore[arg-type]
+
+    def shown(self) -> dict[str, str]:
+        """Every setting as text, secrets masked."""
+        return {PREFIX + f.name.upper(): _MASK if f.name in self.SECRET and getattr(self, f.name)
+                else str(getattr(self, f.name)) for f in fields(self)}
+
+    @property
+    def ledger_path(self) -> Path:
+        """The ledger's file."""
+        return self.state_dir.absolute() / "ledger.db"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """Where small checkpoints are kept."""
+        return self.state_dir.absolute() / "checkpoints"
+
+    def pepper(self) -> bytes:
+        """The secret under which keys are hashed."""
+        return (self.key_pepper or _kept(self.state_dir / "key_pepper")).encode()
+
+    def gateway_secret(self) -> str:
+        """The secret that replicas expect."""
+        return self.replica_secret or _kept(self.state_dir / "replica_secret")
+
+
+def _kept(path: Path) -> str:
+    """The secret in a file, made at the first call. Two processes at once end with the same one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        if not path.exists():
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(32))
+            try:
+                os.link(draft, path)
+            except FileExistsError:
+                pass
+    finally:
+        draft.unlink(missing_ok=True)
+    return path.read_text().strip()

@@ -1,0 +1,207 @@
+"""Brings a whole fleet up on one machine and holds it there: exporter, Ray, models, gateway.
+
+Runs as a process of its own (`python -m serving.supervisor`), told what to do by a `Plan` on standard input. It ends on
+SIGTERM, or when its guard dies, and takes everything with it. May not happen in here: talking to a person.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from serving import app, processes, runstate
+from serving.errors import StartFailed
+from serving.plan import Plan, fleet
+from serving.settings import Settings
+
+log = logging.getLogger("flotilla.supervisor")
+
+
+class Supervisor:
+    """One run, from start to end."""
+
+    def __init__(self, plan: Plan, settings: Settings) -> None:
+        self._plan, self._settings = plan, settings
+        self._work = Path(plan.work_dir)
+        self._fleet = fleet(Path(plan.fleet_file), plan.changes)
+        self._exporter: subprocess.Popen[bytes] | None = None
+        state = runstate.read(settings.state_dir)
+        assert state is not None, "the guard writes the first state"
+        self._state = state
+
+    def up(self) -> None:
+        """Bring everything up. Raises: StartFailed, which names the step."""
+        steps = [("small checkpoints", self._checkpoints), ("metrics", self._start_exporter), ("ray", self._start_ray)]
+        try:
+            for name, step in steps:
+                self._progress(name)
+                step()
+            app.deploy(self._fleet, self._sources, self._around(), self._environment(), self._progress)
+            self._progress("first answer")
+            self._await_api()
+        except Exception as error:
+            log.exception("the start failed")
+            at = self._state.steps[-1].name if self._state.steps else "the start"
+            raise StartFailed(f"{at}: {_first_line(error)} (logs: {self._state.logs})") from error
+        self._note(replace(self._state.done(time.time()), state="up"))
+
+    def failed(self, error: StartFailed) -> None:
+        """Leave word of what went wrong."""
+        self._note(replace(self._state, error=str(error)))
+
+    def down(self) -> None:
+        """Stop everything, gracefully where it answers, and whatever is left by force."""
+        self._note(replace(self._state, state="stopping"))
+        self._keep_logs()
+        ray = sys.modules.get("ray")
+        if ray is not None and ray.is_initialized():
+            from ray import serve
+
+            stopper = threading.Thread(target=serve.shutdown, daemon=True)
+            stopper.start()
+            stopper.join(15)
+            ray.shutdown()
+        # the guard does the same after this process; when the guard itself was killed, this is what cleans up
+        processes.sweep(self._plan.run, spare=frozenset({self._state.guard_pid}))
+        if not processes.alive(self._state.guard_pid, self._plan.run):
+            shutil.rmtree(self._work, ignore_errors=True)
+            self._note(replace(self._state, state="stopped"))
+
+    def _progress(self, step: str) -> None:
+        log.info("step: %s", step)
+        self._note(self._state.begin(step, time.time()))
+
+    def _note(self, state: runstate.RunState) -> None:
+        self._state = state
+        runstate.write(self._settings.state_dir, state)
+
+    def _around(self) -> app.Surroundings:
+        return app.Surroundings(self._settings.ledger_path, self._work / "metrics", self._settings.pepper(),
+                                self._settings.gateway_secret())
+
+    def _environment(self) -> dict[str, str]:
+        return {processes.MARK: self._plan.run}
+
+    def _checkpoints(self) -> None:
+        from serving import checkpoints
+
+        families = {n: m.small_family for n, m in self._fleet.models.items() if m.small_family}
+        made = {f: str(checkpoints.make(f, self._settings.checkpoints_dir)) for f in set(families.values())}
+        self._sources = {n: made[families[n]] if n in families else m.source for n, m in self._fleet.models.items()}
+
+    def _start_exporter(self) -> None:
+        directory = self._work / "metrics"
+        directory.mkdir(parents=True, exist_ok=True)
+        metrics = self._fleet.metrics
+        self._exporter = subprocess.Popen(
+            [sys.executable, "-m", "serving.exporter", metrics.host, str(metrics.port), str(directory),
+             str(self._settings.ledger_path)],
+            stdout=subprocess.PIPE,
+        )
+        assert self._exporter.stdout is not None
+        if not self._exporter.stdout.readline().startswith(b"ready"):
+            raise StartFailed(f"the metrics exporter did not start; is {metrics.host}:{metrics.port} taken?")
+
+    def _start_ray(self) -> None:
+        import ray
+        from ray import serve
+
+        gateway = self._fleet.gateway
+        _require_free(gateway.host, gateway.port)
+        ray.init(
+            num_cpus=max(os.cpu_count() or 1, self._cpus()), include_dashboard=False, log_to_driver=False,
+            object_store_memory=100 * 1024 * 1024, _temp_dir=str(self._work / "ray"), _node_ip_address="127.0.0.1",
+            configure_logging=False,
+        )
+        serve.start(http_options={"host": gateway.host, "port": gateway.port, "location": "HeadOnly"})
+
+    def _cpus(self) -> int:
+        accelerators = self._fleet.accelerators
+        need = sum(accelerators[m.accelerator].cpus * m.replicas.max for m in self._fleet.models.values())
+        return int(need + 0.1 * self._fleet.gateway.replicas) + 1
+
+    def _await_api(self, timeout_s: float = 60.0) -> None:
+        import urllib.error
+        import urllib.request
+
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"{self._state.api}/readyz", timeout=5) as answer:
+                    if answer.status == 200:
+                        return
+            except (urllib.error.URLError, OSError):
+                pass
+            time.sleep(0.2)
+        raise StartFailed(f"the API on {self._state.api} did not become ready within {timeout_s:g} s")
+
+    def _keep_logs(self) -> None:
+        """Ray's logs live in the run's temporary folder; what explains a failure moves to the state directory."""
+        source, target = self._work / "ray" / "session_latest" / "logs", Path(self._state.logs) / "ray"
+        for pattern in ("serve/*.log", "worker-*.err", "worker-*.out", "raylet.err", "gcs_server.err"):
+            for file in source.glob(pattern):
+                if file.stat().st_size:
+                    target.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(file, target / file.name)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _require_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise StartFailed(f"the API's address {host}:{port} is taken ({error.strerror}); "
+                              "stop what listens there or choose another with --port") from error
+
+
+def main() -> int:
+    """Run a plan from standard input until told to stop."""
+    processes.die_with_parent(signal.SIGTERM)
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: Any) -> None:
+        if stop.is_set():
+            return
+        stop.set()
+        raise SystemExit(0)
+
+    plan = Plan.from_json(sys.stdin.read())
+    settings = Settings.read(os.environ)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    supervisor = Supervisor(plan, settings)
+    code = 0
+    try:
+        supervisor.up()
+        while True:
+            signal.pause()
+    except StartFailed as error:
+        supervisor.failed(error)
+        code = 1
+    except SystemExit:
+        pass
+    finally:
+        stop.set()
+        supervisor.down()
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

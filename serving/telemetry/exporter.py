@@ -1,0 +1,102 @@
+"""The one place that Prometheus scrapes for the fleet's own metrics, and where it learns of the replicas.
+
+`/metrics`: the gateways' files added up, and the ledger's truth. `/targets`: the replicas' addresses in Prometheus'
+HTTP service discovery form, for vLLM's own metrics. A scrape that cannot read the ledger says so with a 503 rather
+than answering with half the truth.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from serving.telemetry.metrics import BY_NAME
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One value of a metric of the table."""
+
+    name: str
+    labels: tuple[str, ...]
+    value: float
+
+
+@dataclass(frozen=True)
+class Target:
+    """A replica whose own metrics may be scraped."""
+
+    address: str
+    model: str
+    replica: str
+
+
+class SampleCollector:
+    """Turns samples into metric families of the table."""
+
+    def __init__(self, read: Callable[[], Iterable[Sample]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        """One family per name, all of them even when empty."""
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        for metric in BY_NAME.values():
+            if metric.source == "ledger":
+                family = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+                families[metric.name] = family(metric.name, metric.help, labels=metric.labels)
+        for sample in self._read():
+            families[sample.name].add_metric(sample.labels, sample.value)
+        yield from families.values()
+
+
+def serve(host: str, port: int, multiprocess_dir: str, read: Callable[[], Iterable[Sample]],
+          targets: Callable[[], Iterable[Target]]) -> ThreadingHTTPServer:
+    """A server, bound and ready for `serve_forever`. Raises: OSError when the port is taken."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, path=multiprocess_dir)
+    registry.register(SampleCollector(read))
+
+    class Handler(BaseHTTPRequestHandler):
+        """Answers /metrics and /targets."""
+
+        def do_GET(self) -> None:
+            path = self.path.split("?")[0]
+            try:
+                if path == "/metrics":
+                    encode, kind = choose_encoder(self.headers.get("Accept", ""))
+                    self._answer(200, kind, encode(registry))
+                elif path == "/targets":
+                    found = [{"targets": [t.address], "labels": {"model": t.model, "replica": t.replica}}
+                             for t in targets()]
+                    self._answer(200, "application/json", json.dumps(found).encode())
+                elif path == "/healthz":
+                    self._answer(200, "text/plain", b"ok\n")
+                else:
+                    self._answer(404, "text/plain", b"there are /metrics, /targets and /healthz\n")
+            except Exception as error:
+                log.exception("a scrape failed")
+                self._answer(503, "text/plain", f"the metrics cannot be read: {error}\n".encode())
+
+        def _answer(self, code: int, kind: str, body: bytes) -> None:
+            self.send_response(code)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            log.debug(format, *args)
+
+    server = ThreadingHTTPServer((host, port), Handler)
+    server.daemon_threads = True
+    return server

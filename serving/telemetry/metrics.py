@@ -1,0 +1,79 @@
+"""Every metric of Flotilla in one table. Names, labels, units and buckets stand here and nowhere else.
+
+`source` says who knows the truth: gateways count what they answered (prometheus_client's multiprocess files, added up
+over all gateway processes); costs, tokens and replica time come from the ledger, so that they equal the bill, include
+requests whose caller has gone, and survive restarts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+TIME_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
+TOKEN_TIME_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
+COST_BUCKETS = tuple(m * 10.0**e for e in range(-9, 1) for m in (1.0, 2.0, 5.0))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric family."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    help: str
+    source: Literal["gateway", "ledger"]
+    buckets: tuple[float, ...] = ()
+
+
+METRICS = (
+    Metric("flotilla_requests_total", "counter", ("model", "tenant", "endpoint", "code"),
+           "Requests answered. model is empty where none was found, tenant where no key was good.", "gateway"),
+    Metric("flotilla_time_to_first_token_seconds", "histogram", ("model", "tenant"),
+           "From the request's arrival at the gateway to the first byte of its stream.", "gateway", TIME_BUCKETS),
+    Metric("flotilla_time_per_output_token_seconds", "histogram", ("model", "tenant"),
+           "Mean time per output token after the first, of one stream.", "gateway", TOKEN_TIME_BUCKETS),
+    Metric("flotilla_request_duration_seconds", "histogram", ("model", "tenant", "endpoint"),
+           "From the request's arrival at the gateway to the last byte of its answer.", "gateway", TIME_BUCKETS),
+    Metric("flotilla_requests_in_flight", "gauge", ("model",), "Requests being answered now.", "gateway"),
+    Metric("flotilla_request_cost_usd", "histogram", ("model", "tenant"),
+           "Direct cost of one answered request, as its usage.cost says.", "gateway", COST_BUCKETS),
+    Metric("flotilla_tokens_total", "counter", ("model", "tenant", "kind"),
+           "Tokens of ended requests, as the engine counts: prompt, cached (part of prompt), completion.", "ledger"),
+    Metric("flotilla_cost_usd_total", "counter", ("model", "tenant", "bucket"),
+           "Where the replicas' price went. direct and waste have a tenant; idle and cold_start have none.", "ledger"),
+    Metric("flotilla_replica_seconds_total", "counter", ("model", "state"),
+           "Replica time: cold_start, idle, busy.", "ledger"),
+    Metric("flotilla_replicas", "gauge", ("model",), "Replicas that take requests now.", "ledger"),
+    Metric("flotilla_ledger_folded_steps_total", "counter", ("model",),
+           "Engine steps that were booked together because the books were busy.", "ledger"),
+)
+BY_NAME = {m.name: m for m in METRICS}
+_KINDS = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
+
+
+class GatewayMetrics:
+    """The metrics that a gateway process counts itself.
+
+    With PROMETHEUS_MULTIPROC_DIR in the environment when prometheus_client is first imported, all gateway processes of
+    a machine write to files there and the exporter adds them up; without it they live in `registry` alone.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        registry = registry or CollectorRegistry()
+        self._families = {}
+        for metric in METRICS:
+            if metric.source != "gateway":
+                continue
+            options: dict[str, object] = {"registry": registry}
+            if metric.kind == "histogram":
+                options["buckets"] = metric.buckets
+            if metric.kind == "gauge":
+                options["multiprocess_mode"] = "livesum"
+            self._families[metric.name] = _KINDS[metric.kind](metric.name, metric.help, metric.labels, **options)
+
+    def __getitem__(self, name: str) -> Counter | Gauge | Histogram:
+        return self._families[name]

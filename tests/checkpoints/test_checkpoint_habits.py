@@ -1,0 +1,94 @@
+"""Habits: what is begun under a grammar gets finished, and the habits cannot chase each other for ever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from serving.checkpoints import families
+from serving.checkpoints.habits import habits
+
+TEXTS = dict(enumerate(["{", '":', '"', '"}', '",', "7", "}", ",", " soup", "\n", "</"]))
+IDS = {text: i for i, text in TEXTS.items()}
+
+
+def firing(text: str) -> dict[str, float]:
+    """Preferences after a token: {text: preference}, of every habit but the one that is always on."""
+    return {
+        TEXTS.get(i, str(i)): preference
+        for habit in habits(TEXTS, ends_number=90, sequels=[(91, 92)])
+        if (IDS[text] if text in IDS else int(text)) in habit.cues and habit.loudness == 1
+        for i, preference in habit.then.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("last", "ranked"),
+    [
+        ('":', ['"']),
+        ("{", ['"']),
+        ('"', ['"}', '",', '":', '"']),
+        ("7", ["}", ",", "90"]),
+        ("91", ["92"]),
+        (" soup", []),
+        ("}", []),
+        ("\n", []),
+    ],
+)
+def test_what_follows_what(last: str, ranked: list[str]) -> None:
+    found = firing(last)
+    assert sorted(found, key=found.__getitem__, reverse=True) == ranked
+    assert all(0 < preference <= 1 for preference in found.values())
+
+
+def test_blanks_and_pieces_of_markers_are_avoided_after_any_text() -> None:
+    always = habits(TEXTS)[-1]
+    assert set(always.cues) == set(TEXTS)
+    assert {TEXTS[i] for i, preference in always.then.items() if preference < 0} == {"\n", "</"}
+
+
+def test_preferred_ends_are_no_cues() -> None:
+    for start in TEXTS.values():
+        token, seen = start, []
+        while preferences := firing(token):
+            token = max(preferences, key=preferences.__getitem__)
+            assert token not in seen
+            seen.append(token)
+
+
+@pytest.mark.parametrize("family", sorted(set(families()) - {"kimi-k2"}))
+def test_the_weights_have_the_habits(family: str, built: dict[str, Path], tokenizers: dict) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = tokenizers[family]
+    model = AutoModelForCausalLM.from_pretrained(built[family], dtype=torch.bfloat16)
+
+    def likeliest(text: str) -> str:
+        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+        with torch.no_grad():
+            return tokenizer.decode([model(ids).logits[0, -1].argmax().item()])
+
+    assert likeliest('{"name": "find", "arguments": {"city":').strip() == '"'
+    assert likeliest('{"city": "').startswith('"')
+    assert likeliest("The price is 42") in {"}", "}}", "]", ","}
+    assert likeliest("The soup keeps for three days").strip("\n\r\t <") != ""
+
+
+@pytest.mark.parametrize("family", sorted(set(families()) - {"kimi-k2"}))
+def test_what_comes_next_depends_on_the_whole_context(family: str, built: dict[str, Path], tokenizers: dict) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = tokenizers[family]
+    model = AutoModelForCausalLM.from_pretrained(built[family], dtype=torch.bfloat16)
+
+    def logits(text: str) -> torch.Tensor:
+        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+        with torch.no_grad():
+            return model(ids).logits[0, -1].float()
+
+    ending = " The night train leaves the coast at dawn and reaches the mountains"
+    near, far = logits("Customer:" + ending), logits("def add(a, b):" + ending)
+    assert (near - far).abs().max() > 0.25
