@@ -36,10 +36,11 @@ def main() -> int:
         signal.signal(number, on_signal)
     if "--with-parent" in sys.argv:
         processes.die_with_parent(signal.SIGTERM)
+    processes.adopt_orphans()
     plan = Plan.from_json(sys.stdin.read())
     state_dir, logs = Path(plan.state_dir), Path(plan.logs)
     state = runstate.RunState(plan.run, os.getpid(), plan.fleet_name, plan.fleet_file, plan.api, plan.metrics,
-                              "starting", time.time(), plan.logs)
+                              "starting", time.time(), plan.logs, plan.changes.sources)
     code = 1
     try:
         logs.mkdir(parents=True, exist_ok=True)
@@ -55,7 +56,7 @@ def main() -> int:
             child.send_signal(signal.SIGTERM)
         code = child.wait()
     finally:
-        processes.sweep(plan.run)
+        processes.sweep(processes.Run(plan.run, plan.work_dir))
         shutil.rmtree(plan.work_dir, ignore_errors=True)
         last = runstate.read(state_dir) or state
         failed = not asked.is_set()  # no one asked it to end

@@ -47,8 +47,9 @@ def work_dir(run: str) -> Path:
 
 def clear(state: RunState) -> int:
     """End what a dead run has left. Returns how many processes there were."""
-    count = processes.sweep(state.run)
-    shutil.rmtree(work_dir(state.run), ignore_errors=True)
+    work = work_dir(state.run)
+    count = processes.sweep(processes.Run(state.run, str(work)))
+    shutil.rmtree(work, ignore_errors=True)
     return count
 
 

@@ -35,6 +35,7 @@ class RunState:
     state: State
     started_at: float
     logs: str
+    sources: dict[str, str]
     steps: tuple[StepDone, ...] = ()
     error: str = ""
 

@@ -72,7 +72,7 @@ class Supervisor:
             stopper.join(15)
             ray.shutdown()
         # the guard does the same after this process; when the guard itself was killed, this is what cleans up
-        processes.sweep(self._plan.run, spare=frozenset({self._state.guard_pid}))
+        processes.sweep(processes.Run(self._plan.run, self._plan.work_dir), spare=frozenset({self._state.guard_pid}))
         if not processes.alive(self._state.guard_pid, self._plan.run):
             shutil.rmtree(self._work, ignore_errors=True)
             self._note(replace(self._state, state="stopped"))
@@ -173,6 +173,7 @@ def _require_free(host: str, port: int) -> None:
 def main() -> int:
     """Run a plan from standard input until told to stop."""
     processes.die_with_parent(signal.SIGTERM)
+    processes.adopt_orphans()
     stop = threading.Event()
 
     def on_signal(number: int, frame: Any) -> None:

@@ -103,7 +103,10 @@ class Books:
     # -- what the engine tells
 
     def take(self, step: Step) -> None:
-        """Book one engine step."""
+        """Book one engine step. What ran before the replica was ready is warm-up: time, but no one's request."""
+        if self._meter.ready_ns is None:
+            self._meter.step(step.start_ns, step.end_ns, [])
+            return
         if step.works:
             works = [Work(self._request_of(rid), tokens, context) for rid, tokens, context in step.works]
             for work, (engine_id, _, _) in zip(works, step.works, strict=True):

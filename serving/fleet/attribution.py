@@ -8,9 +8,10 @@ interval is priced as the difference of two bills, so that
 
 holds to the nano-dollar at every moment, whatever order or number of steps arrives.
 
-The share of a request in a step follows the affine step-time model T = a + b*sum(n) + c*sum(n*ctx) + d*sum(ctx of
-decodes); it is that game's Shapley value: the fixed part in equal parts, the rest to whom it is due (Shapley 1953).
-The coefficients are a prior here, not a fit to the machine.
+The share of a request in a step follows the affine step-time model T = a + b*sum(n) + c*sum(pairs) + d*sum(ctx),
+where `pairs` counts the earlier tokens that each scheduled token attends to; it is that game's Shapley value: the fixed
+part in equal parts, the rest to whom it is due (Shapley 1953). Prompt chunks and decodes follow one formula, so that
+fewer tokens, or more of them cached, never cost more. The coefficients are a prior here, not a fit to the machine.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ class Work:
     context: int
 
     @property
-    def decode(self) -> bool:
-        """Whether the step produced a token on existing context rather than reading a prompt."""
-        return self.tokens == 1 and self.context > 0
+    def pairs(self) -> float:
+        """Earlier tokens that the scheduled ones attend to, added up: the context, and each other's predecessors."""
+        return self.tokens * (self.context + (self.tokens - 1) / 2)
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class StepModel:
     """Coefficients of the affine step-time model, in one common unit; only their ratios matter to a share.
 
     fixed: a step whatever is in it (reading the weights, launching kernels). token: each scheduled token.
-    attention: each scheduled token for each token of its context. cache: each token of a decode's context.
+    attention: each scheduled token for each token before it. cache: each token of context that a request's step reads.
     """
 
     fixed: float = 1.0
@@ -52,9 +53,8 @@ class StepModel:
 
     def weight(self, work: Work, requests: int) -> int:
         """The Shapley value of `work` in a step of `requests` requests, as an integer weight."""
-        value = self.fixed / requests + self.token * work.tokens + self.attention * work.tokens * work.context
-        if work.decode:
-            value += self.cache * work.context
+        value = self.fixed / requests + self.token * work.tokens
+        value += self.attention * work.pairs + self.cache * work.context
         return int(value * _UNIT)
 
 

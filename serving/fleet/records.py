@@ -45,11 +45,12 @@ class Tokens:
 class RequestRecord:
     """One request as the gateway saw it. Times: Unix seconds and durations in seconds; None where it never came to it.
 
-    `outcome`: finished (the caller got a whole answer), rejected (refused before a replica had it), failed (the fleet's
+    `caller_id`: the x-request-id that the caller sent. `outcome`: finished (the caller got a whole answer), rejected (refused before a replica had it), failed (the fleet's
     fault), aborted (the caller went away).
     """
 
     request_id: str
+    caller_id: str
     tenant: str
     key_id: str
     model: str

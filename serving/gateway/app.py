@@ -28,6 +28,7 @@ from serving.gateway.relay import Answer, Call, Relay
 log = logging.getLogger(__name__)
 ENDPOINTS = {"/v1/chat/completions": "chat_completions", "/v1/completions": "completions"}
 _JSON = (b"content-type", b"application/json")
+_ID = b"x-flotilla-request-id"  # the ledger's id; x-request-id stays the caller's own
 CLIENT_CLOSED = 499  # no one receives this status; records and metrics show it
 
 
@@ -49,6 +50,7 @@ class _Exchange:
     request_id: str = field(default_factory=lambda: f"flo-{uuid.uuid4().hex}")
     began_at: float = field(default_factory=time.time)
     began: float = field(default_factory=time.monotonic)
+    caller_id: str = ""
     principal: Principal | None = None
     model: str = ""
     stream: bool = False
@@ -116,6 +118,7 @@ class Gateway:
 
     async def _answer(self, scope: Any, receive: Any, send: Any, exchange: _Exchange) -> Outcome:
         headers = {k: v.decode("latin-1") for k, v in scope["headers"]}
+        exchange.caller_id = headers.get(b"x-request-id", "")[:128]
         exchange.principal = await self._ports.keys.principal(_bearer(headers.get(b"authorization")))
         method, path = scope["method"], scope["path"]
         if method == "GET" and path in ("/v1/models", "/v1/models/"):
@@ -147,7 +150,7 @@ class Gateway:
         """Relay the call while watching whether the caller stays."""
         if self._relay is None:
             self._relay = Relay(self._ports.replicas)
-        extra = [(b"x-request-id", exchange.request_id.encode()), (b"x-flotilla-model", exchange.model.encode())]
+        extra = [(_ID, exchange.request_id.encode()), (b"x-flotilla-model", exchange.model.encode())]
         self._ports.meter.begin(exchange.model)
         relay = asyncio.ensure_future(self._relay.run(call, send, exchange.answer, extra))
         gone = asyncio.ensure_future(_disconnected(receive))
@@ -190,6 +193,7 @@ class Gateway:
         answer, used = exchange.answer, exchange.answer.usage
         record = RequestRecord(
             request_id=exchange.request_id,
+            caller_id=exchange.caller_id,
             tenant=exchange.principal.tenant if exchange.principal else "",
             key_id=exchange.principal.key_id if exchange.principal else "",
             model=exchange.model,
@@ -227,6 +231,6 @@ async def _json(send: Any, code: int, value: Any) -> None:
 
 
 async def _raw(send: Any, exchange: _Exchange, code: int, body: bytes, more: list[tuple[bytes, bytes]]) -> None:
-    headers = [_JSON, (b"content-length", b"%d" % len(body)), (b"x-request-id", exchange.request_id.encode()), *more]
+    headers = [_JSON, (b"content-length", b"%d" % len(body)), (_ID, exchange.request_id.encode()), *more]
     await send({"type": "http.response.start", "status": code, "headers": headers})
     await send({"type": "http.response.body", "body": body})

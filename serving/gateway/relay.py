@@ -19,7 +19,7 @@ from serving.gateway import usage
 from serving.gateway.ports import ReplicaDirectory
 
 _TRIES = 3  # replicas asked before the caller is told that there is none
-_PASSED = ("content-type", "retry-after", "x-request-id")
+_PASSED = ("content-type", "retry-after")
 
 
 @dataclass

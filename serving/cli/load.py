@@ -1,0 +1,168 @@
+"""`flotilla loadtest` and `flotilla report`: run a scenario against a fleet and price what it saw.
+
+The load test itself is another program (`loadtests`, which knows nothing of serving); this hands it the fleet's facts
+and the ledger's sums as files.
+"""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from serving import launch
+from serving.cli.output import console, settings
+from serving.cli.run import Json
+from serving.errors import ConfigError
+from serving.fleet.catalogue import Fleet, price_book
+from serving.ledger import keys, sums
+from serving.ledger.store import Ledger
+from serving.plan import Changes, fleet
+from serving.settings import Settings
+
+SCENARIOS = Path("loadtests/scenarios")
+
+
+def loadtest(
+    scenario: Annotated[str, typer.Argument(help="A scenario's file, or its name in loadtests/scenarios.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the report; default: reports/<time>.")] = None,
+    duration: Annotated[float | None, typer.Option(help="Seconds, instead of the scenario's.", min=1)] = None,
+    rate: Annotated[float | None, typer.Option(help="Arrivals per second, instead of the scenario's.", min=0.01)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the schedule, instead of the scenario's.")] = None,
+    json: Json = False,
+) -> None:
+    """Run a load test of the mix against the running fleet and write report.html and report.json.
+
+    Exits with 1 when the verdict is not pass.
+    """
+    own = settings()
+    file = _scenario(scenario)
+    run = launch.current(own)
+    target = out or own.reports_dir / time.strftime("%Y%m%d-%H%M%S")
+    if target.exists():
+        raise ConfigError(f"{target} is there already; choose another --out")
+    draft = target.with_name(f".{target.name}.part")
+    draft.mkdir(parents=True)
+    command = [sys.executable, "-m", "loadtests.run", str(file), "--base-url", own.base_url or run.api, "--out", str(draft)]
+    for name, value in (("--duration", duration), ("--rate", rate), ("--seed", seed)):
+        command += [name, str(value)] if value is not None else []
+    try:
+        found = fleet(Path(run.fleet_file), Changes(run.sources))
+        (draft / "context.json").write_text(json_module.dumps(context(found, Path(run.fleet_file)), indent=1))
+        ledger = Ledger.open(own.ledger_path)
+        with _Key(own, ledger, found) as key:
+            before = sums.totals(ledger, time.time()).models()
+            code = _run([*command, *(["--quiet"] if json else [])], os.environ | {"FLOTILLA_API_KEY": key})
+            if code:
+                raise typer.Exit(code)
+            after = _settled(ledger)
+        (draft / "ledger.json").write_text(json_module.dumps(window(before, after, ledger), indent=1))
+        code = _run([sys.executable, "-m", "loadtests.report", str(draft), *(["--json"] if json else [])], os.environ)
+        draft.rename(target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    if not json:
+        console.print(f"report: {target / 'report.html'}", highlight=False, soft_wrap=True)
+    verdict = json_module.loads((target / "report.json").read_text())["verdict"]["result"]
+    if code or verdict != "pass":
+        raise typer.Exit(code or 1)
+
+
+def report(folder: Annotated[Path, typer.Argument(help="A report's folder.")], json: Json = False) -> None:
+    """Make a report anew from its raw records and print its summary."""
+    code = _run([sys.executable, "-m", "loadtests.report", str(folder), *(["--json"] if json else [])], os.environ)
+    if code:
+        raise typer.Exit(code)
+
+
+def context(found: Fleet, file: Path) -> dict[str, Any]:
+    """What the report needs to know of the fleet, as JSON."""
+    book = price_book(found, file)
+
+    def comparator(price: str, role: str) -> dict[str, Any]:
+        api = book[price]
+        cached = None if api.cached_input is None else api.cached_input * 1e6
+        return {"name": price, "role": role, "input_usd_per_mtok": api.input * 1e6, "cached_input_usd_per_mtok": cached,
+                "output_usd_per_mtok": api.output * 1e6}
+
+    return {
+        "fleet": {"name": found.name, "file": file.name},
+        "models": {
+            name: {
+                "source": m.source, "architecture": m.architecture, "accelerator": m.accelerator,
+                "price_usd_per_hour": found.price_nanousd_per_hour(name) / 1e9, "slo": m.slo.model_dump(),
+                "random_weights": m.small_family is not None,
+                "comparators": [comparator(c.price, c.role) for c in m.comparators],
+            }
+            for name, m in found.models.items()
+        },
+    }
+
+
+def window(before: dict[str, sums.ModelSums], after: dict[str, sums.ModelSums], ledger: Ledger) -> dict[str, Any]:
+    """What the ledger metered between two moments, as JSON. Work still running counts as direct."""
+    models = {}
+    for name, end in after.items():
+        start = before.get(name, sums.ModelSums(name))
+        nanousd = {bucket: end.nanousd[bucket] - start.nanousd[bucket] for bucket in end.nanousd}
+        nanousd["direct"] += end.running_nanousd - start.running_nanousd
+        models[name] = {"requests": end.requests - start.requests, "nanousd": nanousd,
+                        "tokens": asdict(end.tokens - start.tokens)}
+    return {"models": models, "residual_nanousd": sums.reconcile(ledger).residual_nanousd}
+
+
+def _settled(ledger: Ledger, wait_s: float = 10.0) -> dict[str, sums.ModelSums]:
+    """The totals once every replica has written after this moment and nothing runs any more."""
+    since, deadline = time.time(), time.monotonic() + wait_s
+    while True:
+        found = sums.totals(ledger, time.time())
+        written = all(r.seen_at > since for r in found.replicas if r.alive)
+        if (written and not any(found.running.values())) or time.monotonic() > deadline:
+            return found.models()
+        time.sleep(0.1)
+
+
+class _Key:
+    """The key of the settings, or one made for this load test and revoked after it."""
+
+    def __init__(self, own: Settings, ledger: Ledger, found: Fleet) -> None:
+        self._own, self._ledger, self._tenant = own, ledger, next(iter(found.tenants))
+        self._made: str | None = None
+
+    def __enter__(self) -> str:
+        if self._own.api_key:
+            return self._own.api_key
+        text, key = keys.create(self._ledger, self._tenant, "load test", self._own.pepper(), time.time())
+        self._made = key.key_id
+        return text
+
+    def __exit__(self, *_: object) -> None:
+        if self._made:
+            keys.revoke(self._ledger, self._made, time.time())
+
+
+def _scenario(name: str) -> Path:
+    for path in (Path(name), SCENARIOS / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    there = ", ".join(sorted(p.stem for p in SCENARIOS.glob("*.yaml"))) or "none found here"
+    raise ConfigError(f"no scenario {name!r}; in {SCENARIOS} there are: {there}")
+
+
+def _run(command: list[str], environment: dict[str, str] | os._Environ[str]) -> int:
+    """Run a child to its end; on Ctrl-C it gets the signal as well and is waited for."""
+    child = subprocess.Popen(command, env=dict(environment))
+    try:
+        return child.wait()
+    except BaseException:
+        child.terminate()
+        child.wait()
+        raise

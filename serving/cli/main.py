@@ -1,0 +1,41 @@
+"""The commands, joined."""
+
+from __future__ import annotations
+
+import typer
+
+from serving import __version__
+from serving.cli import costs, fleet, keys, load, run
+from serving.cli.output import EXIT_CODES
+
+app = typer.Typer(
+    name="flotilla", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
+    rich_markup_mode="rich", epilog=EXIT_CODES,
+    help="Open models on Ray Serve and vLLM behind one OpenAI-compatible API, with a cost per request that adds up.",
+)
+
+_RUN, _FILES, _WHO, _LOAD = "Running", "Files and settings", "Who and how much", "Load tests"
+app.command(rich_help_panel=_RUN)(run.up)
+app.command(rich_help_panel=_RUN)(run.down)
+app.command(rich_help_panel=_RUN)(run.status)
+app.command(rich_help_panel=_FILES)(fleet.check)
+app.command(rich_help_panel=_FILES)(fleet.schema)
+app.command(rich_help_panel=_FILES)(fleet.models)
+app.command(rich_help_panel=_FILES)(fleet.env)
+app.add_typer(keys.app, name="keys", rich_help_panel=_WHO)
+app.command(rich_help_panel=_WHO)(costs.usage)
+app.add_typer(costs.cost, name="cost", rich_help_panel=_WHO)
+app.command(rich_help_panel=_LOAD)(load.loadtest)
+app.command(rich_help_panel=_LOAD)(load.report)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"flotilla {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True,
+                                          help="Show the version.")) -> None:
+    """Options before the command."""

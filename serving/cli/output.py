@@ -1,0 +1,67 @@
+"""How the command line speaks: tables for people, JSON for programs, errors in one form, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from serving import errors
+from serving.settings import Settings
+
+EXIT: dict[type[errors.FlotillaError], int] = {
+    errors.ConfigError: 2,
+    errors.FleetRunning: 3,
+    errors.FleetNotRunning: 3,
+    errors.StartFailed: 4,
+    errors.FlotillaError: 1,
+}
+EXIT_CODES = ("Exit codes: 0 done; 1 the answer is no (books do not add up, a load test failed); 2 wrong arguments or "
+              "configuration; 3 a fleet runs already, or none does; 4 the fleet did not start; 130 interrupted.")
+
+console = Console()
+stderr = Console(stderr=True)
+
+
+def settings() -> Settings:
+    """This process's settings. Raises: ConfigError."""
+    return Settings.read(os.environ)
+
+
+def complain(error: BaseException) -> None:
+    """An error, on stderr."""
+    stderr.print("[bold red]error:[/] ", end="")
+    stderr.print(str(error), markup=False, highlight=False, soft_wrap=True)
+
+
+def as_json(value: Any) -> None:
+    """A value for programs, on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
+    """A table for people. A column whose name ends in '>' is right-aligned."""
+    shown = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for name in columns:
+        number = name.endswith(">")
+        shown.add_column(name.removesuffix(">"), justify="right" if number else "left", overflow="fold", no_wrap=number)
+    for row in rows:
+        shown.add_row(*("" if cell is None else str(cell) for cell in row))
+    console.print(shown)
+
+
+def money(usd: float | None) -> str:
+    """An amount that stays readable when it is tiny: three significant digits, never scientific notation."""
+    if usd is None:
+        return "–"
+    if usd == 0:
+        return "$0"
+    if abs(usd) >= 100:
+        return f"${usd:,.2f}"
+    digits = 2 - int(f"{usd:e}".partition("e")[2])
+    return f"${usd:.{digits}f}"
