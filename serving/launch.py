@@ -72,6 +72,8 @@ def environment(plan: Plan, found: Fleet) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_NBTHREAD": "2",
         # a reload must not cut streams that are still allowed to run
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(found.gateway.request_timeout_s) + 30),
+        # on one machine HAProxy learns of a leaving replica within its broadcast of 0.1 s
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "VLLM_RPC_BASE_PATH": plan.work_dir,  # vLLM's sockets go when the run's folder goes

@@ -19,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtests.report", description=__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a run")
     parser.add_argument("--json", action="store_true", help="print report.json instead of the summary")
+    parser.add_argument("--shown-as", type=Path, metavar="PATH", help="folder to name instead, when DIR will be moved")
     arguments = parser.parse_args(argv)
     try:
         report = build(arguments.folder)
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(document)
     else:
         print_summary(report, Console())
-        print(f"report: {arguments.folder / 'report.html'}")
+        print(f"report: {(arguments.shown_as or arguments.folder) / 'report.html'}")
     return 0
 
 

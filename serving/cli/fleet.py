@@ -46,7 +46,8 @@ def models(file: FleetFile = None, json: Json = False) -> None:
             money(usd(found.price_nanousd_per_hour(name)))) for name, m in found.models.items()])
     console.print()
     table(["model", "compared with", "as", "$/Mtok in>", "$/Mtok out>"],
-          [(name, c.price, c.role.replace("_", " "), f"{book[c.price].input * 1e6:g}", f"{book[c.price].output * 1e6:g}")
+          [(name, c.price, c.role.replace("_", " "), f"{book[c.price].input * 1e6:g}",
+            f"{book[c.price].output * 1e6:g}")
            for name, m in found.models.items() for c in m.comparators])
 
 

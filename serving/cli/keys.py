@@ -53,7 +53,9 @@ def list_(json: Json = False) -> None:
 
 
 @app.command()
-def revoke(which: Annotated[str, typer.Argument(help="The key's id, the characters it begins with, or its name.")]) -> None:
+def revoke(
+    which: Annotated[str, typer.Argument(help="The key's id, the characters it begins with, or its name.")],
+) -> None:
     """Revoke a key; gateways refuse it within seconds."""
     key = store.revoke(Ledger.open(settings().ledger_path), which, time.time())
     console.print(f"revoked {key.key_id} ({key.tenant}, {key.name})", highlight=False)

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from serving import launch
-from serving.cli.output import console, settings
+from serving.cli.output import settings
 from serving.cli.run import Json
 from serving.errors import ConfigError
 from serving.fleet.catalogue import Fleet, price_book
@@ -35,7 +35,7 @@ def loadtest(
     scenario: Annotated[str, typer.Argument(help="A scenario's file, or its name in loadtests/scenarios.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the report; default: reports/<time>.")] = None,
     duration: Annotated[float | None, typer.Option(help="Seconds, instead of the scenario's.", min=1)] = None,
-    rate: Annotated[float | None, typer.Option(help="Arrivals per second, instead of the scenario's.", min=0.01)] = None,
+    rate: Annotated[float | None, typer.Option(help="Arrivals/s, instead of the scenario's.", min=0.01)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the schedule, instead of the scenario's.")] = None,
     json: Json = False,
 ) -> None:
@@ -51,7 +51,8 @@ def loadtest(
         raise ConfigError(f"{target} is there already; choose another --out")
     draft = target.with_name(f".{target.name}.part")
     draft.mkdir(parents=True)
-    command = [sys.executable, "-m", "loadtests.run", str(file), "--base-url", own.base_url or run.api, "--out", str(draft)]
+    command = [sys.executable, "-m", "loadtests.run", str(file), "--base-url", own.base_url or run.api]
+    command += ["--out", str(draft)]
     for name, value in (("--duration", duration), ("--rate", rate), ("--seed", seed)):
         command += [name, str(value)] if value is not None else []
     try:
@@ -65,12 +66,10 @@ def loadtest(
                 raise typer.Exit(code)
             after = _settled(ledger)
         (draft / "ledger.json").write_text(json_module.dumps(window(before, after, ledger), indent=1))
-        code = _run([sys.executable, "-m", "loadtests.report", str(draft), *(["--json"] if json else [])], os.environ)
+        code = _run(_report(draft, json, "--shown-as", str(target)), os.environ)
         draft.rename(target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    if not json:
-        console.print(f"report: {target / 'report.html'}", highlight=False, soft_wrap=True)
     verdict = json_module.loads((target / "report.json").read_text())["verdict"]["result"]
     if code or verdict != "pass":
         raise typer.Exit(code or 1)
@@ -78,7 +77,7 @@ def loadtest(
 
 def report(folder: Annotated[Path, typer.Argument(help="A report's folder.")], json: Json = False) -> None:
     """Make a report anew from its raw records and print its summary."""
-    code = _run([sys.executable, "-m", "loadtests.report", str(folder), *(["--json"] if json else [])], os.environ)
+    code = _run(_report(folder, json), os.environ)
     if code:
         raise typer.Exit(code)
 
@@ -147,6 +146,10 @@ class _Key:
     def __exit__(self, *_: object) -> None:
         if self._made:
             keys.revoke(self._ledger, self._made, time.time())
+
+
+def _report(folder: Path, json: bool, *more: str) -> list[str]:
+    return [sys.executable, "-m", "loadtests.report", str(folder), *(["--json"] if json else []), *more]
 
 
 def _scenario(name: str) -> Path:

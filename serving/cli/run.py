@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import time
@@ -15,7 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from serving import launch, runstate
-from serving.cli.output import as_json, console, settings, stderr, table
+from serving.cli.output import as_json, console, settings, table
 from serving.errors import ConfigError, FleetNotRunning, StartFailed
 from serving.ledger import sums
 from serving.ledger.store import Ledger
@@ -35,6 +36,8 @@ def up(
     port: Annotated[int | None, typer.Option(help="Port of the API.", min=1, max=65535)] = None,
     metrics_port: Annotated[int | None, typer.Option(help="Port of the metrics.", min=1, max=65535)] = None,
     gateways: Annotated[int | None, typer.Option(help="Gateway processes.", min=1)] = None,
+    ready_fd: Annotated[int | None, typer.Option(help="Write `up` to this file descriptor when the fleet is up.",
+                                                 hidden=True)] = None,
 ) -> None:
     """Start a fleet on this machine and hold it until Ctrl-C (or `flotilla down` with --detach)."""
     own = settings()
@@ -47,26 +50,19 @@ def up(
         if state.state != "up":
             raise StartFailed(state.error or f"the fleet stopped; see {state.logs}")
         console.print(f"[green]up[/]  API {state.api}/v1  metrics {state.metrics}", highlight=False)
+        if ready_fd is not None:
+            with os.fdopen(ready_fd, "w") as ready:
+                ready.write("up")
         if not detach:
-            console.print("Ctrl-C stops it.")
+            if ready_fd is None:
+                console.print("Ctrl-C stops it.")
             code = guard.wait()
             if code:
                 last = runstate.read(own.state_dir)
                 raise StartFailed(last.error if last else "the fleet failed")
-    except KeyboardInterrupt:
-        stderr.print("stopping …")
+    except BaseException:
+        end(guard)
         raise
-    finally:
-        if not detach or guard.poll() is not None:
-            end(guard)
-        elif _interrupted():
-            end(guard)
-
-
-def _interrupted() -> bool:
-    import sys
-
-    return isinstance(sys.exc_info()[1], KeyboardInterrupt | StartFailed)
 
 
 def end(guard: subprocess.Popen[bytes]) -> None:
@@ -142,7 +138,8 @@ def status(json: Json = False) -> None:
     totals = sums.totals(Ledger.open(own.ledger_path), time.time()) if own.ledger_path.exists() else None
     replicas = [r for r in totals.replicas if r.alive] if totals else []
     if json:
-        as_json({"running": running, "run": asdict(state) if state else None, "replicas": [asdict(r) for r in replicas]})
+        as_json({"running": running, "run": asdict(state) if state else None,
+                 "replicas": [asdict(r) for r in replicas]})
     elif state is not None and running:
         console.print(f"{state.fleet_name}: {state.state}  API {state.api}/v1  metrics {state.metrics}  "
                       f"logs {state.logs}", highlight=False, soft_wrap=True)

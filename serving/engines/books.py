@@ -47,12 +47,19 @@ class _Open:
     """One HTTP request and the engine requests it has become."""
 
     tenant: str
+    calls: int = 0  # HTTP calls under way
     running: set[str] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)
     tokens: Tokens = Tokens()
     outcome: EngineOutcome = "running"
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     idle_since: float | None = None  # monotonic seconds since when neither caller nor engine works on it
     booked: TotalRecord | None = None  # what the totals hold of it
+
+    def rest(self) -> None:
+        """Note since when no one works on it, if that is so."""
+        if not self.calls and not self.running:
+            self.idle_since = time.monotonic()
 
 
 class Books:
@@ -69,20 +76,23 @@ class Books:
         self._in_http = 0
         self._endpoint = ""
         self._closed = False
+        self._writing = asyncio.Lock()  # an older reading must not replace a newer one
 
     # -- what the HTTP side tells
 
     def admit(self, request_id: str, tenant: str) -> None:
         """A request of `tenant` is about to enter the engine."""
         self._in_http += 1
-        self._open.setdefault(request_id, _Open(tenant))
+        entry = self._open.setdefault(request_id, _Open(tenant))
+        entry.calls, entry.idle_since = entry.calls + 1, None
 
     def leave(self, request_id: str) -> None:
         """An admitted request's answer has ended, whole or not."""
         self._in_http -= 1
         entry = self._open.get(request_id)
-        if entry is not None and not entry.running:
-            entry.idle_since = time.monotonic()
+        if entry is not None:
+            entry.calls -= 1
+            entry.rest()
 
     def ready(self, endpoint: str) -> None:
         """The replica takes requests from now on, at `endpoint` (host:port)."""
@@ -91,6 +101,8 @@ class Books:
 
     async def settled(self, request_id: str, timeout_s: float = 1.0) -> int:
         """The request's charge in nano-USD, once the engine has dropped it or after the timeout as far as known."""
+        if self._meter.ready_ns is None:
+            return 0  # warm-up is no one's request, so nothing of it will be booked
         entry = self._open.get(request_id)
         if entry is not None and not entry.settled.is_set():
             try:
@@ -110,12 +122,19 @@ class Books:
         if step.works:
             works = [Work(self._request_of(rid), tokens, context) for rid, tokens, context in step.works]
             for work, (engine_id, _, _) in zip(works, step.works, strict=True):
-                self._open[work.request_id].running.add(engine_id)
+                self._work_on(self._open[work.request_id], engine_id)
             self._meter.step(step.start_ns, step.end_ns, works)
             self._changed.update(w.request_id for w in works)
         self._folded += step.folded
         for ended in step.ended:
             self._end(ended)
+
+    @staticmethod
+    def _work_on(entry: _Open, engine_id: str) -> None:
+        if engine_id not in entry.ended:  # else a step that was under way when the request ended
+            entry.running.add(engine_id)
+            entry.settled.clear()
+            entry.idle_since = None
 
     def _request_of(self, engine_id: str) -> str:
         found = REQUEST_ID.search(engine_id)
@@ -129,18 +148,19 @@ class Books:
         request_id = self._request_of(ended.engine_id)
         entry = self._open[request_id]
         entry.running.discard(ended.engine_id)
+        entry.ended.add(ended.engine_id)
         entry.tokens += Tokens(ended.prompt_tokens, ended.cached_tokens, ended.completion_tokens)
         self._changed.add(request_id)
         if not entry.running:
             entry.outcome = ended.outcome  # type: ignore[assignment]
-            entry.idle_since = time.monotonic()
             entry.settled.set()
+            entry.rest()
 
     # -- what the ledger gets
 
     def reading(self) -> MeterReading:
         """A consistent reading of everything that changed since the last one."""
-        if not self._in_http:
+        if self._closed or not self._in_http:
             self._meter.quiet(time.monotonic_ns())
         now, charges = time.time(), []
         for request_id in self._changed:
@@ -161,7 +181,8 @@ class Books:
 
     def _book(self, entry: _Open, charge: Charge) -> None:
         """Bring an ended request's share of its tenant's totals up to date; a later step adds only what is new."""
-        old = entry.booked or TotalRecord(self._facts.replica_id, entry.tenant, bucket_of(entry.outcome), 0, 0, Tokens())
+        nothing = TotalRecord(self._facts.replica_id, entry.tenant, bucket_of(entry.outcome), 0, 0, Tokens())
+        old = entry.booked or nothing
         new = replace(old, nanousd=charge.nanousd, requests=1, tokens=entry.tokens)
         key = (old.tenant, old.bucket)
         total = self._totals.get(key) or replace(old, nanousd=0, requests=0, tokens=Tokens())
@@ -201,13 +222,14 @@ class Books:
 
     async def write(self) -> None:
         """Write one reading down; what cannot be written stays for the next time."""
-        reading = self.reading()
-        try:
-            await asyncio.to_thread(self._write, reading)
-            self.sweep()
-        except Exception as error:
-            self.unread(reading)
-            log.warning("the ledger took no reading (%s); it is kept and tried again", error)
+        async with self._writing:
+            reading = self.reading()
+            try:
+                await asyncio.to_thread(self._write, reading)
+                self.sweep()
+            except Exception as error:
+                self.unread(reading)
+                log.warning("the ledger took no reading (%s); it is kept and tried again", error)
 
     async def keep(self, every_s: float = 0.5) -> None:
         """Write readings down at a steady pace, until cancelled."""

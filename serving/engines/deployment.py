@@ -60,7 +60,7 @@ def application(fleet: Fleet, name: str, source: str, secret: str, open_sink: Ca
 
 
 def executor(fleet: Fleet, spec: ModelSpec) -> str | None:
-    """vLLM's executor for a replica; None leaves Ray's own choice, which on GPUs has not been measured against others."""
+    """vLLM's executor for a replica. None: Ray's own choice, which on GPUs has not been measured against others."""
     if fleet.accelerators[spec.accelerator].kind == "gpu":
         return None
     return "uni" if spec.devices == 1 else "mp"

@@ -39,6 +39,9 @@ class Settling:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """One ASGI connection."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})  # no way past the gateway
+            return
         if scope["type"] != "http" or scope["path"] in _OPEN:
             await self._app(scope, receive, send)
             return
@@ -96,17 +99,16 @@ class _Answer:
         await self._send({"type": "http.response.body", "body": body})
 
     async def _event(self, message: dict[str, Any]) -> None:
-        body = message.get("body", b"")
+        body, held, self._held = message.get("body", b""), self._held, b""
         if _USAGE in body and _NO_CHOICES in body:
             body = with_cost(body, await self._cost())
-            if self._merge and self._held:
-                body = _join(self._held, body)
-                self._held = b""
-        if self._held:
-            body, self._held = self._held + body, b""
-        if self._merge and _FINISH in body and _NO_CHOICES not in body and message.get("more_body"):
-            self._held = body
-            return
+            body = _join(held, body) if self._merge and held else held + body
+        elif self._merge and _FINISH in body and message.get("more_body"):
+            self._held, body = body, held  # it may be the last of its stream; of n choices, only the last one is
+            if not body:
+                return
+        else:
+            body = held + body
         await self._send({**message, "body": body})
 
     async def _cost(self) -> int:
@@ -119,5 +121,14 @@ def _join(last: bytes, usage: bytes) -> bytes:
     head = last.rstrip()
     if at < 0 or not head.endswith(b"}"):
         return last + usage
-    found, _ = json.JSONDecoder().raw_decode(usage[at + len(_USAGE) - 1 :].decode())
-    return head[:-1] + b',"usage":' + json.dumps(found, separators=(",", ":")).encode() + b"}" + _END
+    member = _object(usage, at)
+    if (before := head.rfind(_USAGE)) >= 0:  # the caller has usage in every chunk: the last one's is replaced
+        return head[:before] + member + head[before + len(_object(head, before)) :] + _END
+    return head[:-1] + b"," + member + b"}" + _END
+
+
+def _object(text: bytes, at: int) -> bytes:
+    """The usage member that begins at `at`, byte for byte."""
+    rest = text[at + len(_USAGE) - 1 :].decode()
+    _, end = json.JSONDecoder().raw_decode(rest)
+    return _USAGE[:-1] + rest[:end].encode()

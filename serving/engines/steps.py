@@ -40,7 +40,8 @@ class Step(msgspec.Struct, array_like=True):
             before, first_context = works.get(rid, (0, context))
             works[rid] = (before + tokens, first_context)
         joined = [(rid, tokens, context) for rid, (tokens, context) in works.items()]
-        return Step(self.start_ns, later.end_ns, joined, self.ended + later.ended, self.folded + later.folded + 1)
+        start, end = min(self.start_ns, later.start_ns), max(self.end_ns, later.end_ns)
+        return Step(start, end, joined, self.ended + later.ended, self.folded + later.folded + 1)
 
 
 class StepSender:

@@ -21,7 +21,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 def _name(value: str) -> str:
     if not _NAME.fullmatch(value):
-        raise ValueError(f"{value!r} is not a name: use 1 to 63 of a-z, 0-9, '.', '_', '-', starting with a letter or digit")
+        raise ValueError(f"{value!r} is not a name: use 1 to 63 of a-z, 0-9, '.', '_', '-', and begin with a-z or 0-9")
     return value
 
 
@@ -172,7 +172,8 @@ class Fleet(Strict):
                 raise wrong_reference(("models", name, "source"), model.small_family, families)
             for index, comparator in enumerate(model.comparators if book else ()):
                 if comparator.price not in book.prices:
-                    raise wrong_reference(("models", name, "comparators", index, "price"), comparator.price, book.prices)
+                    at = ("models", name, "comparators", index, "price")
+                    raise wrong_reference(at, comparator.price, book.prices)
         return self
 
     def price_nanousd_per_hour(self, model: str) -> int:

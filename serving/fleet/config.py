@@ -21,7 +21,7 @@ from serving.errors import ConfigError, nearest
 class Strict(BaseModel):
     """A frozen value that knows all its keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, str_strip_whitespace=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, str_strip_whitespace=True, allow_inf_nan=False)
 
 
 M = TypeVar("M", bound=Strict)
@@ -54,12 +54,14 @@ def parse(text: str, name: str, model: type[M], context: dict[str, Any] | None =
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is None:
             raise ConfigError(f"{name}: the file is empty; the README shows a small one that works")
-        _refuse_twice(root, name)
+        _refuse_twice(root, name, set())
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
         raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    except (ValueError, RecursionError) as error:  # a scalar such as 2026-13-45, or nesting without end
+        raise ConfigError(f"{name}: not valid YAML: {error}") from error
     try:
         return model.model_validate(data, context=context)
     except ValidationError as error:
@@ -67,18 +69,23 @@ def parse(text: str, name: str, model: type[M], context: dict[str, Any] | None =
         raise ConfigError("\n".join(lines)) from None
 
 
-def _refuse_twice(node: yaml.Node, name: str) -> None:
+def _refuse_twice(node: yaml.Node, name: str, walked: set[int]) -> None:
+    if id(node) in walked:  # an anchor makes one node stand in many places, or within itself
+        return
+    walked.add(id(node))
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key, value in node.value:
-            line = key.start_mark.line + 1
-            if key.value in seen:
-                raise ConfigError(f"{name}:{line}: {key.value!r} stands here and in line {seen[key.value]}; keep one")
-            seen[key.value] = line
-            _refuse_twice(value, name)
+            if isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                if key.value in seen:
+                    first = seen[key.value]
+                    raise ConfigError(f"{name}:{line}: {key.value!r} stands here and in line {first}; keep one")
+                seen[key.value] = line
+            _refuse_twice(value, name, walked)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            _refuse_twice(value, name)
+            _refuse_twice(value, name, walked)
 
 
 def _explain(error: Any, name: str, root: yaml.Node, model: type[BaseModel]) -> str:

@@ -45,8 +45,8 @@ class Tokens:
 class RequestRecord:
     """One request as the gateway saw it. Times: Unix seconds and durations in seconds; None where it never came to it.
 
-    `caller_id`: the x-request-id that the caller sent. `outcome`: finished (the caller got a whole answer), rejected (refused before a replica had it), failed (the fleet's
-    fault), aborted (the caller went away).
+    `caller_id`: the x-request-id that the caller sent. `outcome`: finished (the caller got a whole answer), rejected
+    (refused for what it asked), failed (the fleet's fault), aborted (the caller went away).
     """
 
     request_id: str

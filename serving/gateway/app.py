@@ -94,7 +94,8 @@ class Gateway:
             await self._exchange(scope, receive, send)
 
     async def _exchange(self, scope: Any, receive: Any, send: Any) -> None:
-        exchange = _Exchange(ENDPOINTS.get(scope["path"], "models" if scope["path"].startswith("/v1/models") else "other"))
+        other = "models" if scope["path"].startswith("/v1/models") else "other"
+        exchange = _Exchange(ENDPOINTS.get(scope["path"], other))
         outcome: Outcome = "failed"
         try:
             outcome = await self._answer(scope, receive, send, exchange)
@@ -226,7 +227,8 @@ def _bearer(header: str | None) -> str:
 
 async def _json(send: Any, code: int, value: Any) -> None:
     body = json.dumps(value).encode()
-    await send({"type": "http.response.start", "status": code, "headers": [_JSON, (b"content-length", b"%d" % len(body))]})
+    headers = [_JSON, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": code, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -65,7 +65,8 @@ class Relay:
         try:
             async with await self._reach(call) as upstream:
                 answer.code = upstream.status
-                headers = [(k.encode(), upstream.headers[k].encode("latin-1")) for k in _PASSED if k in upstream.headers]
+                found = upstream.headers
+                headers = [(k.encode(), found[k].encode("latin-1")) for k in _PASSED if k in found]
                 start = {"type": "http.response.start", "status": upstream.status}
                 if upstream.headers.get("content-type", "").startswith("text/event-stream"):
                     await self._stream(upstream, send, answer, {**start, "headers": headers + extra})

@@ -33,7 +33,8 @@ def find(body: bytes) -> Usage | None:
     except ValueError:
         return None
     details = found.get("prompt_tokens_details") or {}
-    tokens = Tokens(_count(found, "prompt_tokens"), _count(details, "cached_tokens"), _count(found, "completion_tokens"))
+    cached = _count(details, "cached_tokens")
+    tokens = Tokens(_count(found, "prompt_tokens"), cached, _count(found, "completion_tokens"))
     cost = found.get("cost")
     return Usage(tokens, float(cost) if isinstance(cost, int | float) else None)
 

@@ -9,8 +9,9 @@ CREATE TABLE IF NOT EXISTS keys (
     digest TEXT NOT NULL UNIQUE, created_at REAL NOT NULL, revoked_at REAL
 );
 CREATE TABLE IF NOT EXISTS requests (
-    request_id TEXT PRIMARY KEY, caller_id TEXT NOT NULL, tenant TEXT NOT NULL, key_id TEXT NOT NULL, model TEXT NOT NULL, endpoint TEXT NOT NULL,
-    code INTEGER NOT NULL, outcome TEXT NOT NULL, started_at REAL NOT NULL, duration_s REAL NOT NULL,
+    request_id TEXT PRIMARY KEY, caller_id TEXT NOT NULL, tenant TEXT NOT NULL, key_id TEXT NOT NULL,
+    model TEXT NOT NULL, endpoint TEXT NOT NULL, code INTEGER NOT NULL,
+    outcome TEXT NOT NULL, started_at REAL NOT NULL, duration_s REAL NOT NULL,
     stream INTEGER NOT NULL, ttft_s REAL, prompt_tokens INTEGER, cached_tokens INTEGER, completion_tokens INTEGER
 );
 CREATE INDEX IF NOT EXISTS requests_by_time ON requests (started_at);

@@ -91,8 +91,8 @@ class Ledger:
         with self.transaction() as db:
             db.executemany(
                 f"INSERT OR IGNORE INTO requests VALUES ({_marks(15)})",
-                ((r.request_id, r.caller_id, r.tenant, r.key_id, r.model, r.endpoint, r.code, r.outcome, r.started_at, r.duration_s,
-                  r.stream, r.ttft_s, *_counts(r.tokens)) for r in records),
+                ((r.request_id, r.caller_id, r.tenant, r.key_id, r.model, r.endpoint, r.code, r.outcome,
+                  r.started_at, r.duration_s, r.stream, r.ttft_s, *_counts(r.tokens)) for r in records),
             )
 
     def write_reading(self, reading: MeterReading) -> None:

@@ -1,0 +1,5 @@
+"""`python -m serving` is `flotilla`."""
+
+from serving.cli import main
+
+main()
