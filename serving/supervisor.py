@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -52,7 +53,7 @@ class Supervisor:
         except Exception as error:
             log.exception("the start failed")
             at = self._state.steps[-1].name if self._state.steps else "the start"
-            raise StartFailed(f"{at}: {_first_line(error)} (logs: {self._state.logs})") from error
+            raise StartFailed(f"{at}: {_in_short(error)} (logs: {self._state.logs})") from error
         self._note(replace(self._state.done(time.time()), state="up"))
 
     def failed(self, error: StartFailed) -> None:
@@ -155,9 +156,11 @@ class Supervisor:
                     shutil.copyfile(file, target / file.name)
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+def _in_short(error: BaseException) -> str:
+    """What went wrong in one or two lines: a remote traceback's first line and its last error."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    causes = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b.*: \S", line)]
+    return " … ".join(dict.fromkeys([*lines[:1], *causes[-1:]])) or type(error).__name__
 
 
 def _require_free(host: str, port: int) -> None:

@@ -122,7 +122,9 @@ def _against(saving: float | None) -> str:
 def _residual(report: Report) -> str:
     if report.ledger is None:
         return ""
-    told = f"Without an owner in the ledger: {figures.usd(report.ledger.residual_usd)}."
+    residual = report.ledger.residual_usd
+    told = (f"The ledger does not add up: {figures.usd(residual)} are without an owner" if residual
+            else "The ledger adds up: requests, idle and cold start are the replicas' price to a billionth of a dollar")
     if report.ledger.other_models_usd:
-        told += f" Models outside this mix: {figures.usd(report.ledger.other_models_usd)}."
-    return f'<p class="muted">{told}</p>'
+        told += f". Models outside this mix: {figures.usd(report.ledger.other_models_usd)}"
+    return f'<p class="muted">{told}.</p>'

@@ -46,7 +46,8 @@ def saving(share: float | None) -> str:
     if share is None:
         return DASH
     if share >= 0:
-        return f"{share:.0%} less"
+        # what costs something never costs 100% less
+        return f"{share:.0%} less" if share < 0.995 else f"{min(share, 0.9999):.2%} less"
     factor = 1 - share
     return f"{factor:.1f}× the price" if factor < 100 else f"{factor:,.0f}× the price"
 

@@ -39,8 +39,8 @@ margin:0 0 16px}
 .head strong{display:block;font-size:22px;font-weight:600;line-height:1.3;overflow-wrap:anywhere}
 .head small{display:block;color:var(--soft);font-size:13px}
 .scroll{overflow-x:auto}
-table{border-collapse:collapse;width:100%;font-size:14px}
-th,td{padding:6px 10px;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap;
+table{border-collapse:collapse;width:100%;font-size:13px}
+th,td{padding:6px 8px;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap;
 vertical-align:top}
 th{color:var(--soft);font-weight:500;font-size:13px}
 th small{display:block;font-weight:400}

@@ -41,11 +41,10 @@ def _speed(report: Report) -> Table:
         "model",
         "requests",
         "errors",
-        "out tok/s",
+        "tok/s",
         "TTFT p50",
         "p99 ms",
         "TPOT p50",
-        "good/s",
         "in SLO",
     )
     rows: list[tuple[str, ModelReport | Totals, float | None]] = [
@@ -62,8 +61,7 @@ def _speed(report: Report) -> Table:
             figures.ms(row.ttft_ms["p50"]),
             figures.ms(row.ttft_ms["p99"]),
             figures.ms(row.tpot_ms["p50"]),
-            figures.rate(row.goodput_per_s),
-            figures.percent(attained),
+            figures.percent(attained, 0),
         )
     return table
 

@@ -56,12 +56,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str |
 
 
 def money(usd: float | None) -> str:
-    """An amount that stays readable when it is tiny: three significant digits, never scientific notation."""
+    """An amount that stays readable when it is tiny: three significant digits and at least cents, never scientific notation."""
     if usd is None:
         return "–"
     if usd == 0:
         return "$0"
     if abs(usd) >= 100:
         return f"${usd:,.2f}"
-    digits = 2 - int(f"{usd:e}".partition("e")[2])
+    digits = max(2, 2 - int(f"{usd:e}".partition("e")[2]))
     return f"${usd:.{digits}f}"

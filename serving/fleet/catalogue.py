@@ -59,7 +59,7 @@ class ReplicaRange(Strict):
     """How many replicas a model has."""
 
     min: int = Field(1, ge=1, description="Replicas that always run.")
-    max: int = Field(1, ge=1, description="Most replicas that may run.")
+    max: int = Field(1, ge=1, description="Most replicas that may run. Nothing scales by itself yet: min run.")
 
     @model_validator(mode="after")
     def _ordered(self) -> ReplicaRange:

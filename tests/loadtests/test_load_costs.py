@@ -129,5 +129,7 @@ def test_money_is_never_shown_as_something_else(value):
 
 def test_savings_in_words():
     assert figures.saving(0.9) == "90% less"
+    assert figures.saving(0.9968) == "99.68% less"
+    assert figures.saving(0.999999) == "99.99% less"
     assert figures.saving(-0.5) == "1.5× the price"
     assert figures.saving(None) == "–"
