@@ -56,7 +56,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str |
 
 
 def money(usd: float | None) -> str:
-    """An amount that stays readable when it is tiny: three significant digits and at least cents, never scientific notation."""
+    """An amount that stays readable when it is tiny: three significant digits, at least cents, no exponent."""
     if usd is None:
         return "–"
     if usd == 0:

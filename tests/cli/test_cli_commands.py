@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from serving.fleet.records import ChargeRecord, MeterReading, ReplicaRecord, RequestRecord, Tokens, TotalRecord
 from serving.ledger.store import Ledger
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from serving.cli.load import context, window
 from serving.cli.output import money
 from serving.fleet.catalogue import load
