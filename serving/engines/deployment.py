@@ -2,12 +2,13 @@
 
 Why not Ray's own ingress: its direct streaming serves one model per app and has no auth, its normal path is 3 times
 slower. Why our own executor choice: ray.serve.llm forces `mp` on CPU, which halves the throughput of one device.
-This module is the only one that leans on ray.serve.llm's inner parts; tests/engines/test_contract.py pins them.
+This module is the only one that leans on ray.serve.llm's inner parts; tests/engines/test_engine_contract.py pins them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import time
@@ -170,7 +171,7 @@ class ModelServer(LLMServer):
         config = uvicorn.Config(app, log_level="warning", loop="none", http="httptools", access_log=False,
                                 lifespan="off", timeout_keep_alive=75)
         self._server = uvicorn.Server(config)
-        self._server.install_signal_handlers = lambda: None  # the replica's signals are Ray's
+        self._server.capture_signals = contextlib.nullcontext  # the replica's signals are Ray's
         self._tasks.append(asyncio.get_running_loop().create_task(self._server.serve(sockets=[sock])))
         await _warm_up(self._endpoint, self._settings.model, self._settings.secret)
         self._books.ready(self._endpoint)

@@ -157,7 +157,7 @@ class Gateway:
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
             await asyncio.wait({relay, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not relay.done():
+            if not relay.done() and not exchange.answer.over:  # servers tell a disconnect at the end of the answer too
                 raise requests.CallerGone
             await relay
         finally:

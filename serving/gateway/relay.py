@@ -19,6 +19,9 @@ from serving.gateway import usage
 from serving.gateway.ports import ReplicaDirectory
 
 _TRIES = 3  # replicas asked before the caller is told that there is none
+_CONNECT_S = 5.0
+_EVENT_END = b"\n\n"  # as vLLM ends its events
+_ERROR_EVENT = b'\ndata: {"error"'  # line breaks are escaped in JSON, so no text looks like it
 _PASSED = ("content-type", "retry-after")
 
 
@@ -28,6 +31,7 @@ class Answer:
 
     code: int = 0
     begun: bool = False
+    over: bool = False  # the last message is on its way
     whole: bool = False
     first_byte_at: float | None = None
     last_byte_at: float | None = None
@@ -80,14 +84,14 @@ class Relay:
             await _fail(failure, send, answer, error)
 
     async def _reach(self, call: Call) -> aiohttp.ClientResponse:
-        timeout = aiohttp.ClientTimeout(total=call.timeout_s, sock_connect=5)
+        timeout = aiohttp.ClientTimeout(total=call.timeout_s, sock_connect=_CONNECT_S)
         for _ in range(_TRIES):
             address = await self._replicas.choose(call.model)
             try:
                 return await self._session.post(
                     f"http://{address}{call.path}", data=call.body, headers=call.headers, timeout=timeout
                 )
-            except aiohttp.ClientConnectorError:
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
                 continue  # this replica is gone; nothing was sent to it
             except aiohttp.ServerDisconnectedError as error:
                 raise ReplicaFailed(f"the replica of {call.model!r} closed the connection without an answer") from error
@@ -99,13 +103,17 @@ class Relay:
         answer.usage = usage.find(body)
         answer.begun = True
         await send({**start, "headers": [*headers, (b"content-length", b"%d" % len(body))]})
+        answer.over = answer.whole = True
         await send({"type": "http.response.body", "body": body})
-        answer.whole = True
 
     async def _stream(self, upstream: aiohttp.ClientResponse, send: Any, answer: Answer, start: dict[str, Any]) -> None:
-        tail = b""
+        held, tail = b"", b"\n"
         async for part in upstream.content.iter_any():
-            now = time.monotonic()
+            # only whole events go out, so that an error event can follow wherever the replica breaks off
+            events, end, held = (held + part).rpartition(_EVENT_END)
+            if not end:
+                continue
+            part, now = events + end, time.monotonic()
             if not answer.begun:
                 answer.begun, answer.first_byte_at = True, now
                 await send(start)
@@ -115,12 +123,13 @@ class Relay:
         if not answer.begun:
             raise ReplicaFailed("the replica ended its stream before it began")
         answer.usage = usage.find(tail)
-        await send({"type": "http.response.body", "body": b""})
-        answer.whole = b"data: [DONE]" in tail
+        answer.over, answer.whole = True, tail.endswith(b"data: [DONE]\n\n") and _ERROR_EVENT not in tail
+        await send({"type": "http.response.body", "body": held})
 
 
 async def _fail(failure: FlotillaError, send: Any, answer: Answer, cause: BaseException) -> None:
     if not answer.begun:
         raise failure from cause
+    answer.over = True
     event = b"data: " + json.dumps(json.loads(table.body(failure))).encode() + b"\n\n"
     await send({"type": "http.response.body", "body": event})

@@ -64,6 +64,8 @@ def parse(data: bytes) -> Body:
         raise MalformedRequest(f"the request body is not right: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedRequest(f"the request body is not JSON: {error}") from error
+    except RecursionError as error:
+        raise MalformedRequest("the request body is nested too deeply") from error
     stream = bool(head.stream)
     options = head.stream_options or {}
     asked = bool(options.get("include_usage"))

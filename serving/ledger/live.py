@@ -84,7 +84,7 @@ class LedgerRecords:
             return
         try:
             self._ledger.write_requests(batch)
-        except LedgerError as error:
+        except Exception as error:  # were this thread to end, every later record would be lost
             log.warning("%d records wait for the ledger (%s)", len(batch), error)
             return
         for _ in batch:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
@@ -39,11 +40,12 @@ class Ledger:
                     for statement in filter(str.strip, schema.TABLES.split(";")):
                         db.execute(statement)
                     db.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", (str(schema.VERSION),))
-                version = int(db.execute("SELECT value FROM meta WHERE key = 'version'").fetchone()[0])
+                row = db.execute("SELECT value FROM meta WHERE key = 'version'").fetchone()
         except OSError as error:
             raise LedgerError(f"{path}: the ledger cannot be opened: {error}") from error
-        if version != schema.VERSION:
-            raise LedgerError(f"{path}: the ledger has format {version}, this Flotilla writes {schema.VERSION}; "
+        if row is None or row[0] != str(schema.VERSION):
+            found = row[0] if row else "unknown"
+            raise LedgerError(f"{path}: the ledger has format {found}, this Flotilla writes {schema.VERSION}; "
                               "move the file away to begin a new one")
         return ledger
 
@@ -53,9 +55,10 @@ class Ledger:
     def _connection(self) -> sqlite3.Connection:
         found = getattr(self._local, "db", None)
         if found is None:
-            found = self._local.db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
-            found.execute("PRAGMA journal_mode=WAL")
+            found = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
+            _log_ahead(found)
             found.execute("PRAGMA synchronous=NORMAL")
+            self._local.db = found
         return found
 
     @contextmanager
@@ -108,6 +111,19 @@ class Ledger:
                 f"INSERT OR REPLACE INTO totals VALUES ({_marks(8)})",
                 ((t.replica_id, t.tenant, t.bucket, t.nanousd, t.requests, *_counts(t.tokens)) for t in reading.totals),
             )
+
+
+def _log_ahead(db: sqlite3.Connection) -> None:
+    """Switch to write-ahead logging. SQLite does not wait here when several processes open a new file at once."""
+    deadline = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _marks(count: int) -> str:

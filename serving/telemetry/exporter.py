@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import psutil
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from serving.telemetry.metrics import BY_NAME
 
 log = logging.getLogger(__name__)
+_LIVE_GAUGE = re.compile(r"gauge_live[a-z]*_(\d+)\.db")
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,17 @@ class SampleCollector:
         yield from families.values()
 
 
+def forget_dead(multiprocess_dir: str) -> None:
+    """Drop the gauges of gateways that have died, else their last requests would stay in flight for ever.
+
+    The exporter must see the gateways' process ids: both run in one process-id namespace.
+    """
+    for file in Path(multiprocess_dir).glob("gauge_live*.db"):
+        found = _LIVE_GAUGE.fullmatch(file.name)
+        if found and not psutil.pid_exists(int(found[1])):
+            mark_process_dead(int(found[1]), multiprocess_dir)
+
+
 def serve(host: str, port: int, multiprocess_dir: str, read: Callable[[], Iterable[Sample]],
           targets: Callable[[], Iterable[Target]]) -> ThreadingHTTPServer:
     """A server, bound and ready for `serve_forever`. Raises: OSError when the port is taken."""
@@ -73,6 +88,7 @@ def serve(host: str, port: int, multiprocess_dir: str, read: Callable[[], Iterab
             path = self.path.split("?")[0]
             try:
                 if path == "/metrics":
+                    forget_dead(multiprocess_dir)
                     encode, kind = choose_encoder(self.headers.get("Accept", ""))
                     self._answer(200, kind, encode(registry))
                 elif path == "/targets":

@@ -36,7 +36,11 @@ tenants:
 PRICES = {
     "origin": "made up",
     "models": {
-        "api-one": {"input_cost_per_token": 1e-6, "output_cost_per_token": 4e-6, "cache_read_input_token_cost": 1e-7},
+        "api-one": {
+            "input_cost_per_token": 1e-6,
+            "output_cost_per_token": 4e-6,
+            "cache_read_input_token_cost": 1e-7,
+        },
         "api-two": {"input_cost_per_token": 2e-6, "output_cost_per_token": 8e-6},
         "images": {"output_cost_per_image": 0.04},
     },

@@ -71,7 +71,9 @@ def charges(meter: ReplicaMeter) -> dict[str, int]:
 
 def assert_conserved(meter: ReplicaMeter) -> None:
     booked = sum(charges(meter).values()) + meter.idle_nanousd + meter.cold_nanousd
-    assert booked == meter.total_nanousd == bill(meter.price_nanousd_per_hour, meter.seen_ns - meter.started_ns)
+    assert (
+        booked == meter.total_nanousd == bill(meter.price_nanousd_per_hour, meter.seen_ns - meter.started_ns)
+    )
     assert meter.busy_nanousd == sum(charges(meter).values())
     assert meter.cold_ns + meter.idle_ns + meter.busy_ns == meter.seen_ns - meter.started_ns
     assert min(meter.idle_nanousd, meter.cold_nanousd, *charges(meter).values(), 0) == 0
@@ -117,7 +119,9 @@ def test_a_gap_between_steps_is_idle_and_an_overlap_is_paid_once() -> None:
     one, two = Work("a", 8, 0), Work("b", 8, 0)
     meter = play([Ready(100), Ran(200, 500, (one,)), Ran(400, 900, (two,)), Ran(450, 800, (one,))])
     assert (meter.cold_ns, meter.idle_ns, meter.busy_ns, meter.seen_ns) == (100, 100, 700, 900)
-    assert meter.charges["a"].steps == 2  # the last step lies within what is booked: it counts and costs nothing
+    assert (
+        meter.charges["a"].steps == 2
+    )  # the last step lies within what is booked: it counts and costs nothing
     price = 3_600 * 10**9  # a nano-dollar for a nanosecond
     meter = play([Ready(100), Ran(200, 500, (one,)), Ran(400, 900, (two,)), Ran(450, 800, (one,))], price)
     assert charges(meter) == {"a": 300, "b": 400}
@@ -166,7 +170,9 @@ def test_charges_grow_in_step_with_the_price(history, price: int, times: int) ->
 
 @given(WORKS.filter(bool), st.integers(1, 10**10), PROMPTS, st.integers(0, 130_000), st.data())
 @settings(max_examples=200)
-def test_a_cached_prompt_never_costs_more_than_an_uncached_one(others, duration, tokens, context, data) -> None:
+def test_a_cached_prompt_never_costs_more_than_an_uncached_one(
+    others, duration, tokens, context, data
+) -> None:
     cached = data.draw(st.integers(1, tokens - 1), "cached")
     paid = [
         charges(play([Ready(0), Ran(0, duration, (*others, Work("me", *mine)))], 10**13))["me"]
@@ -198,5 +204,7 @@ def test_what_a_token_and_its_context_weigh() -> None:
     paid = charges(play([Ready(0), Ran(0, 3_600, (Work("a", 1, 0), Work("b", 3, 0)))], 10**12, model=model))
     assert paid == {"a": 250, "b": 750}
     model = StepModel(fixed=0.0, token=0.0, attention=0.0, cache=1.0)
-    paid = charges(play([Ready(0), Ran(0, 3_600, (Work("a", 1, 100), Work("b", 1, 300)))], 10**12, model=model))
+    paid = charges(
+        play([Ready(0), Ran(0, 3_600, (Work("a", 1, 100), Work("b", 1, 300)))], 10**12, model=model)
+    )
     assert paid == {"a": 250, "b": 750}

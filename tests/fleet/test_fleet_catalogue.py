@@ -50,37 +50,116 @@ def test_the_laptop_fleet_loads() -> None:
 
 # (what stands in the sample, what is put there, part of the line that the message names, what it must say)
 WRONG = {
-    "unknown key at the top": ("tenants:", "tennants:\n  x: {}\ntenants:", "tennants", ["did you mean 'tenants'?"]),
-    "unknown key of a model": ("    aliases:", "    aliasses:", "aliasses", ["models.qwen.aliasses", "'aliases'?"]),
-    "unknown key of an engine": ("max_model_len:", "max_modle_len:", "max_modle_len", ["did you mean 'max_model_len'?"]),
+    "unknown key at the top": (
+        "tenants:",
+        "tennants:\n  x: {}\ntenants:",
+        "tennants",
+        ["did you mean 'tenants'?"],
+    ),
+    "unknown key of a model": (
+        "    aliases:",
+        "    aliasses:",
+        "aliasses",
+        ["models.qwen.aliasses", "'aliases'?"],
+    ),
+    "unknown key of an engine": (
+        "max_model_len:",
+        "max_modle_len:",
+        "max_modle_len",
+        ["did you mean 'max_model_len'?"],
+    ),
     "unknown key of an accelerator": ("    kind: cpu", "    kindd: cpu", "kindd", ["did you mean 'kind'?"]),
-    "unknown key of a comparator": ("{price: api-one,", "{prise: api-one,", "prise", ["comparators.0", "'price'?"]),
-    "unknown key far from all": ("slo: {ttft_ms", "slo: {zzz: 1, ttft_ms", "zzz", ["known keys: tpot_ms, ttft_ms"]),
-    "a key that is missing": ("    architecture: Qwen3ForCausalLM\n", "", "qwen:", ["architecture", "is missing"]),
-    "text for a number": ("max_model_len: 2048", "max_model_len: long", "long", ["max_model_len", "found 'long'"]),
+    "unknown key of a comparator": (
+        "{price: api-one,",
+        "{prise: api-one,",
+        "prise",
+        ["comparators.0", "'price'?"],
+    ),
+    "unknown key far from all": (
+        "slo: {ttft_ms",
+        "slo: {zzz: 1, ttft_ms",
+        "zzz",
+        ["known keys: tpot_ms, ttft_ms"],
+    ),
+    "a key that is missing": (
+        "    architecture: Qwen3ForCausalLM\n",
+        "",
+        "qwen:",
+        ["architecture", "is missing"],
+    ),
+    "text for a number": (
+        "max_model_len: 2048",
+        "max_model_len: long",
+        "long",
+        ["max_model_len", "found 'long'"],
+    ),
     "a quoted number": ("max_model_len: 2048", 'max_model_len: "2048"', "2048", ["found '2048'"]),
     "a number for text": ("source: org/llama", "source: 7", "source: 7", ["models.llama.source", "found 7"]),
-    "a number out of range": ("max_model_len: 2048", "max_model_len: 2", "max_model_len: 2", ["16", "found 2"]),
-    "an accelerator that is not there": ("accelerator: core", "accelerator: kore", "kore", ["did you mean 'core'?"]),
-    "a price that is not there": ("api-one", "api-onn", "api-onn", ["comparators.0.price", "did you mean 'api-one'?"]),
+    "a number out of range": (
+        "max_model_len: 2048",
+        "max_model_len: 2",
+        "max_model_len: 2",
+        ["16", "found 2"],
+    ),
+    "an accelerator that is not there": (
+        "accelerator: core",
+        "accelerator: kore",
+        "kore",
+        ["did you mean 'core'?"],
+    ),
+    "a price that is not there": (
+        "api-one",
+        "api-onn",
+        "api-onn",
+        ["comparators.0.price", "did you mean 'api-one'?"],
+    ),
     "a family that is not there": ("small:qwen3", "small:qwen4", "qwen4", ["models.qwen.source", "'qwen3'?"]),
-    "a role that is not there": ("role: frontier", "role: best", "role: best", ["'frontier'", "found 'best'"]),
+    "a role that is not there": (
+        "role: frontier",
+        "role: best",
+        "role: best",
+        ["'frontier'", "found 'best'"],
+    ),
     "a bad name": ("  llama:", "  Llama 3:", "Llama 3", ["is not a name", "a-z"]),
     "a name of two models": ("[qwen3, small]", "[llama]", "models:", ["'llama'", "'qwen'", "choose another"]),
     "an alias twice": ("[qwen3, small]", "[small, small]", "models:", ["'small'", "already names 'qwen'"]),
-    "a list that is text": ("aliases: [qwen3, small]", "aliases: qwen3", "aliases: qwen3", ["models.qwen.aliases"]),
+    "a list that is text": (
+        "aliases: [qwen3, small]",
+        "aliases: qwen3",
+        "aliases: qwen3",
+        ["models.qwen.aliases"],
+    ),
     "a key twice": ("  demo: {}", "  demo: {}\n  demo: {}", "demo", ["'demo'", "keep one"]),
-    "an argument with a field": ("max_model_len: 2048", "args: {max_model_len: 1}", "args:", ["has a field of its own"]),
-    "an argument that is ours": ("max_model_len: 2048", "args: {scheduler_cls: x}", "args:", ["set by Flotilla"]),
-    "max below min": ("    accelerator: core", "    replicas: {min: 3, max: 2}\n    accelerator: core", "replicas",
-                      ["max (2) is below min (3)"]),
+    "an argument with a field": (
+        "max_model_len: 2048",
+        "args: {max_model_len: 1}",
+        "args:",
+        ["has a field of its own"],
+    ),
+    "an argument that is ours": (
+        "max_model_len: 2048",
+        "args: {scheduler_cls: x}",
+        "args:",
+        ["set by Flotilla"],
+    ),
+    "max below min": (
+        "    accelerator: core",
+        "    replicas: {min: 3, max: 2}\n    accelerator: core",
+        "replicas",
+        ["max (2) is below min (3)"],
+    ),
     "a GPU type on a CPU": ("kind: cpu", "kind: cpu\n    type: H100", "core:", ["type is for kind: gpu"]),
     "a negative price": ("0.0416", "-1", "price_usd_per_hour", ["greater than or equal to 0"]),
     "a price that is text": ("0.0416", '"cheap"', "price_usd_per_hour", ["number of US dollars", "'cheap'"]),
     "a price that is no number": ("0.0416", ".nan", "price_usd_per_hour", ["finite"]),
     "a price without end": ("0.0416", ".inf", "price_usd_per_hour", ["finite"]),
     "memory without end": ("memory_gib: 2", "memory_gib: .inf", "memory_gib", ["finite"]),
-    "no models": (FLEET[FLEET.index("models:"):FLEET.index("tenants:")], "models: {}\n", "models", ["at least 1"]),
+    "no models": (
+        FLEET[FLEET.index("models:") : FLEET.index("tenants:")],
+        "models: {}\n",
+        "models",
+        ["at least 1"],
+    ),
 }
 
 
@@ -97,7 +176,9 @@ def test_a_wrong_file_is_refused_with_place_and_remedy(name: str, tmp_path: Path
 
 
 def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
-    message = refused(tmp_path, FLEET.replace("max_model_len", "max_len").replace("ttft_ms: 1500", "ttft_ms: soon"))
+    message = refused(
+        tmp_path, FLEET.replace("max_model_len", "max_len").replace("ttft_ms: 1500", "ttft_ms: soon")
+    )
     assert len(message.splitlines()) == 3
 
 
@@ -141,7 +222,9 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_anchors_and_merges_work(tmp_path: Path) -> None:
     text = FLEET.replace("slo: {ttft_ms", "slo: &slo {ttft_ms", 1)
-    text = text.replace("    slo: {ttft_ms: 1500, tpot_ms: 80}\ntenants", "    slo: {<<: *slo, tpot_ms: 9}\ntenants")
+    text = text.replace(
+        "    slo: {ttft_ms: 1500, tpot_ms: 80}\ntenants", "    slo: {<<: *slo, tpot_ms: 9}\ntenants"
+    )
     fleet = load(write(tmp_path, text))
     assert (fleet.models["llama"].slo.ttft_ms, fleet.models["llama"].slo.tpot_ms) == (1500, 9)
 
@@ -164,9 +247,13 @@ def test_the_fleet_cannot_be_changed(tmp_path: Path) -> None:
         fleet.models["qwen"].engine.max_model_len = 1  # type: ignore[misc]
 
 
-@given(st.integers(0, len(FLEET) - 1), st.integers(1, 12), st.text("aZ0 :-{}[]&*#!?|>'\"%@\n\t,.<=~", max_size=6))
+@given(
+    st.integers(0, len(FLEET) - 1), st.integers(1, 12), st.text("aZ0 :-{}[]&*#!?|>'\"%@\n\t,.<=~", max_size=6)
+)
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
-def test_whatever_stands_in_the_file_the_answer_is_a_fleet_or_a_message(at: int, length: int, put: str) -> None:
+def test_whatever_stands_in_the_file_the_answer_is_a_fleet_or_a_message(
+    at: int, length: int, put: str
+) -> None:
     try:
         assert isinstance(parse(FLEET[:at] + put + FLEET[at + length :], "fleet.yaml", Fleet), Fleet)
     except ConfigError as error:

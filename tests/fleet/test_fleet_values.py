@@ -43,8 +43,17 @@ def test_an_unknown_price_names_the_nearest(tmp_path: Path) -> None:
         found["zzz"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"models": {}}', '{"origin": "x", "models": [1]}',
-                                     '{"origin": "x", "models": {"a": 1}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"models": {}}',
+        '{"origin": "x", "models": [1]}',
+        '{"origin": "x", "models": {"a": 1}}',
+    ],
+)
 def test_what_is_no_price_book(content: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"book\.json: not a price book"):
         prices.load(book(tmp_path, content))
@@ -88,7 +97,12 @@ def test_a_revoked_key_is_not_usable() -> None:
 
 
 def test_work_that_no_one_received_is_waste() -> None:
-    assert [bucket_of(o) for o in ("finished", "running", "aborted", "failed")] == ["direct", "direct", "waste", "waste"]
+    assert [bucket_of(o) for o in ("finished", "running", "aborted", "failed")] == [
+        "direct",
+        "direct",
+        "waste",
+        "waste",
+    ]
     assert {bucket_of(o) for o in ("finished", "aborted")} < set(BUCKETS)
 
 

@@ -1,0 +1,386 @@
+"""What serving/engines leans on in Ray and vLLM. If an upgrade moves it, this fails and says what moved.
+
+The only fast tests that import Ray and vLLM. No engine is started: the scheduler runs for real, the model does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import inspect
+import itertools
+import uuid
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from serving.engines import names
+from serving.engines.steps import Step, StepReceiver
+from serving.fleet.catalogue import Fleet
+from serving.fleet.config import parse
+
+FLEET = """\
+name: sample
+prices: prices.json
+accelerators: {core: {kind: cpu, memory_gib: 2, cpus: 0.5, price_usd_per_hour: 0.04}}
+models:
+  %s:
+    source: small:qwen3
+    architecture: Qwen3ForCausalLM
+    accelerator: core
+    slo: {ttft_ms: 1, tpot_ms: 1}
+    engine: {max_model_len: 512, tool_call_parser: hermes, kv_cache_mib: 64, args: {enforce_eager: true}}
+tenants: {demo: {}}
+"""
+BLOCK = 32
+CHUNK = 64  # most tokens of one step
+
+
+def parameters(function: Callable) -> list[str]:
+    return [p for p in inspect.signature(function).parameters if p != "self"]
+
+
+def fleet(model: str = "qwen") -> Fleet:
+    return parse(FLEET % model, "sample", Fleet)
+
+
+# -- ray.serve.llm
+
+
+@pytest.fixture(scope="module")
+def deployment() -> Iterator[Any]:
+    import ray
+
+    from serving.engines import deployment as module
+
+    with pytest.MonkeyPatch.context() as patch:
+        # building an application asks for the surrounding runtime, and Ray would start a cluster to answer
+        patch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(runtime_env={}))
+        yield module
+    assert not ray.is_initialized()
+
+
+def test_the_server_is_built_as_we_build_it(deployment) -> None:
+    base = deployment.LLMServer
+    assert parameters(base.__init__)[0] == "llm_config"
+    assert inspect.iscoroutinefunction(base.__init__)
+    for name in ("start", "_start_engine", "__del__"):
+        assert inspect.iscoroutinefunction(getattr(base, name)), name
+        assert parameters(getattr(base, name)) == [], name
+    source = inspect.getsource(base.start)
+    assert "self._start_engine()" in source, "our _start_engine would not be called"
+    assert "self._llm_config = llm_config" in inspect.getsource(base._init_shared)
+    assert "self.engine" in source
+
+
+def test_the_engine_gives_vllms_whole_app() -> None:
+    from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+
+    assert inspect.iscoroutinefunction(VLLMEngine.build_asgi_app)
+    assert parameters(VLLMEngine.build_asgi_app) == []
+
+
+def test_ray_asks_replicas_for_their_metadata(deployment) -> None:
+    from ray.serve._private import constants, replica
+
+    assert constants.RECORD_REPLICA_METADATA_METHOD == "record_replica_metadata"
+    assert callable(deployment.ModelServer.record_replica_metadata)
+    assert replica._validate_replica_metadata({names.ENDPOINT: "127.0.0.1:1"}) == {
+        names.ENDPOINT: "127.0.0.1:1"
+    }
+
+
+def test_a_replica_can_be_chosen_and_read_without_a_reservation() -> None:
+    from ray.serve import handle
+    from ray.serve._private import router
+
+    assert callable(handle.DeploymentHandle.choose_replica)
+    assert 'pop("_reserve", True)' in inspect.getsource(router), (
+        "our _reserve=False would go to the model as an argument"
+    )
+    selection = handle.ReplicaSelection
+    assert isinstance(selection.__dict__.get("replica_metadata"), property) or "replica_metadata" in {
+        f.name for f in dataclasses.fields(selection)
+    }
+
+
+@pytest.mark.parametrize("model", ["qwen", "deepseek-r1", "llama-3.3", "a_b"])
+def test_deployments_are_named_as_gateways_look_for_them(deployment, model: str) -> None:
+    app = deployment.application(fleet(model), model, "/nowhere", "secret", lambda: print, {})
+    assert app._bound_deployment.name == names.deployment_name(model)
+
+
+def test_the_fleets_words_reach_vllm(deployment) -> None:
+    found, spec = fleet(), fleet().models["qwen"]
+    config = deployment.llm_config(found, spec, "qwen", "/nowhere", {"X": "1"}).get_engine_config()
+    kwargs = config.get_initialization_kwargs() | config.frontend_kwargs
+    assert kwargs["scheduler_cls"] == deployment.QUALIFIED_NAME
+    assert kwargs["kv_cache_memory_bytes"] == 64 * 1024 * 1024
+    assert (kwargs["max_model_len"], kwargs["enforce_eager"], kwargs["model"]) == (512, True, "/nowhere")
+    assert (kwargs["tool_call_parser"], kwargs["enable_auto_tool_choice"]) == ("hermes", True)
+
+
+def test_ray_still_forces_an_executor_and_ours_still_wins(deployment) -> None:
+    """Were `mp` no longer forced on CPU, _OwnEngineConfig could go."""
+    found, spec = fleet(), fleet().models["qwen"]
+    config = deployment.llm_config(found, spec, "qwen", "/nowhere", {})
+    forced = config.get_engine_config()
+    assert forced.get_initialization_kwargs()["distributed_executor_backend"] == "mp"
+    assert deployment.executor(found, spec) == "uni"
+    own = deployment._OwnEngineConfig.model_validate(forced.model_dump())
+    own.flotilla = {"distributed_executor_backend": "uni", "served_model_name": ["qwen", "alias"]}
+    config._engine_config = own
+    assert config.get_engine_config() is own, "Ray no longer keeps the engine configuration there"
+    assert own.frontend_kwargs == forced.frontend_kwargs != {}
+    kwargs = own.get_initialization_kwargs()
+    assert (kwargs["distributed_executor_backend"], kwargs["served_model_name"]) == ("uni", ["qwen", "alias"])
+
+
+def test_one_device_keeps_to_one_process_and_several_do_not(deployment) -> None:
+    found = fleet()
+    spec = found.models["qwen"]
+    wide = spec.model_copy(update={"engine": spec.engine.model_copy(update={"tensor_parallel_size": 2})})
+    assert deployment.executor(found, wide) == "mp"
+    assert deployment.environment(found, spec, "/nowhere").get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0"
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in deployment.environment(found, wide, "/nowhere")
+
+
+def test_uvicorn_takes_its_signals_where_we_forbid_it() -> None:
+    import uvicorn
+
+    assert callable(uvicorn.Server.capture_signals)
+
+
+def test_cpus_are_asked_for_amx_where_we_ask() -> None:
+    import torch
+
+    assert callable(torch.cpu._is_amx_tile_supported)
+    assert callable(torch.cpu._init_amx)
+
+
+# -- vLLM's scheduler
+
+
+def test_the_schedulers_hooks_are_where_we_hook() -> None:
+    from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+
+    assert parameters(AsyncScheduler.update_from_output) == ["scheduler_output", "model_runner_output"]
+    assert parameters(AsyncScheduler._free_request)[0] == "request"
+    assert all(
+        p.default is not p.empty
+        for n, p in inspect.signature(AsyncScheduler.schedule).parameters.items()
+        if n != "self"
+    )
+
+
+def test_what_we_read_of_steps_and_requests_is_there() -> None:
+    from vllm.v1.core.sched.output import NewRequestData, SchedulerOutput
+    from vllm.v1.request import Request, RequestStatus
+
+    assert {"scheduled_new_reqs", "num_scheduled_tokens"} <= {
+        f.name for f in dataclasses.fields(SchedulerOutput)
+    }
+    assert {"req_id", "num_computed_tokens"} <= {f.name for f in dataclasses.fields(NewRequestData)}
+    assert isinstance(Request.num_output_tokens, property)
+    ends = {s.name for s in RequestStatus if RequestStatus.is_finished(s)}
+    known = {
+        "FINISHED_STOPPED",
+        "FINISHED_LENGTH_CAPPED",
+        "FINISHED_ABORTED",
+        "FINISHED_IGNORED",
+        "FINISHED_ERROR",
+        "FINISHED_REPETITION",
+    }
+    assert {"FINISHED_ABORTED", "FINISHED_ERROR", "FINISHED_IGNORED"} <= ends
+    assert ends <= known, f"a new way to end: {ends - known}; is it finished, aborted or failed?"
+
+
+@pytest.fixture(scope="module")
+def vllm_config(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "VLLM_LOGGING_LEVEL": "ERROR",
+            "VLLM_NO_USAGE_STATS": "1",
+            "HF_HUB_OFFLINE": "1",
+        }.items():
+            patch.setenv(name, value)
+        from serving import checkpoints
+        from serving.engines.scheduler import ADDRESS_KEY, QUALIFIED_NAME, MeteredScheduler
+
+        source = checkpoints.make("qwen3", tmp_path_factory.mktemp("checkpoints"))
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.utils.hashing import sha256
+        from vllm.v1.core.kv_cache_utils import init_none_hash
+
+        config = EngineArgs(
+            model=str(source),
+            max_model_len=512,
+            max_num_seqs=4,
+            max_num_batched_tokens=CHUNK,
+            block_size=BLOCK,
+            kv_cache_memory_bytes=2**24,
+            enforce_eager=True,
+            distributed_executor_backend="uni",
+            scheduler_cls=QUALIFIED_NAME,
+            additional_config={ADDRESS_KEY: "nowhere"},
+        ).create_engine_config()
+        init_none_hash(sha256)
+        assert config.scheduler_config.get_scheduler_cls() is MeteredScheduler
+        assert config.additional_config == {ADDRESS_KEY: "nowhere"}
+        config.cache_config.num_gpu_blocks = 64
+        yield config
+
+
+class Engine:
+    """The metered scheduler, and a model that always says 5."""
+
+    def __init__(self, config: Any) -> None:
+        import torch
+        from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+        from vllm.v1.structured_output import StructuredOutputManager
+
+        from serving.engines.scheduler import ADDRESS_KEY, MeteredScheduler
+
+        address = f"ipc://@flotilla-test-{uuid.uuid4().hex}"
+        config.additional_config = {ADDRESS_KEY: address}
+        self.receiver = StepReceiver(address)
+        spec = FullAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=32, dtype=torch.float32)
+        kv = KVCacheConfig(
+            num_blocks=64, kv_cache_tensors=[], kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)]
+        )
+        self.scheduler = MeteredScheduler(config, kv, StructuredOutputManager(config), block_size=BLOCK)
+
+    def add(self, name: str, prompt: list[int], tokens: int) -> None:
+        from vllm import SamplingParams
+        from vllm.utils.hashing import sha256
+        from vllm.v1.core.kv_cache_utils import get_request_block_hasher
+        from vllm.v1.request import Request
+
+        self.scheduler.add_request(
+            Request(
+                request_id=name,
+                prompt_token_ids=prompt,
+                pooling_params=None,
+                sampling_params=SamplingParams(max_tokens=tokens, ignore_eos=True),
+                block_hasher=get_request_block_hasher(BLOCK, sha256),
+            )
+        )
+
+    def update(self, output: Any) -> None:
+        from vllm.v1.outputs import ModelRunnerOutput
+
+        ids = list(output.num_scheduled_tokens)
+        # a chunk of a prompt yields no token
+        said = [[] if self._reading(name) else [5] for name in ids]
+        self.scheduler.update_from_output(
+            output,
+            ModelRunnerOutput(
+                req_ids=ids,
+                req_id_to_index={name: n for n, name in enumerate(ids)},
+                sampled_token_ids=said,
+                logprobs=None,
+                prompt_logprobs_dict={},
+                pooler_output=[],
+            ),
+        )
+
+    def _reading(self, name: str) -> bool:
+        request = self.scheduler.requests.get(name)
+        return request is not None and request.num_computed_tokens < request.num_prompt_tokens
+
+    def run(self) -> None:
+        for _ in range(100):
+            if not self.scheduler.requests:
+                return
+            self.update(self.scheduler.schedule())
+        raise AssertionError("the requests never ended")
+
+    async def steps(self) -> list[Step]:
+        """The steps sent so far."""
+        found = []
+        while await self.receiver._socket.poll(100):
+            found.append(await anext(self.receiver))
+        return found
+
+
+@pytest.fixture
+def engine(vllm_config: Any) -> Iterator[Engine]:
+    made = Engine(vllm_config)
+    yield made
+    made.receiver.close()
+    made.scheduler._steps._socket.close(linger=0)
+
+
+async def test_every_token_is_reported_with_its_context(engine: Engine) -> None:
+    engine.add("a", list(range(150)), 3)
+    engine.run()
+    steps = await engine.steps()
+    assert [s.works for s in steps] == [
+        [("a", 64, 0)],
+        [("a", 64, 64)],
+        [("a", 22, 128)],
+        [("a", 1, 150)],
+        [("a", 1, 151)],
+    ]
+    assert all(s.start_ns < s.end_ns for s in steps)
+    (ended,) = itertools.chain.from_iterable(s.ended for s in steps)
+    assert steps[-1].ended == [ended], "the end must come with the last step"
+    assert (ended.engine_id, ended.outcome) == ("a", "finished")
+    assert (ended.prompt_tokens, ended.cached_tokens, ended.completion_tokens) == (150, 0, 3)
+
+
+async def test_cached_tokens_are_context_and_not_work(engine: Engine) -> None:
+    prompt = list(range(100))
+    for name in ("first", "again"):
+        engine.add(name, prompt, 1)
+        engine.run()
+    steps = await engine.steps()
+    assert [w for s in steps for w in s.works if w[0] == "again"] == [("again", 4, 96)]
+    assert steps[-1].ended[0].cached_tokens == 96
+
+
+async def test_requests_share_steps(engine: Engine) -> None:
+    for name in "abc":
+        engine.add(name, list(range(16)), 2)
+    engine.run()
+    steps = await engine.steps()
+    assert sorted(w[0] for w in steps[0].works) == ["a", "b", "c"]
+    assert sum(n for s in steps for _, n, _ in s.works) == 3 * (16 + 1)
+    assert sorted(e.engine_id for s in steps for e in s.ended) == ["a", "b", "c"]
+
+
+async def test_an_abort_is_told_at_once_and_keeps_the_work_under_way(engine: Engine) -> None:
+    from vllm.v1.request import RequestStatus
+
+    engine.add("a", list(range(40)), 50)
+    engine.update(engine.scheduler.schedule())
+    under_way = engine.scheduler.schedule()
+    engine.scheduler.finish_requests("a", RequestStatus.FINISHED_ABORTED)
+    engine.update(under_way)
+    first, abort, late = await engine.steps()
+    assert (first.works, first.ended) == ([("a", 40, 0)], [])
+    assert (abort.works, [(e.engine_id, e.outcome, e.completion_tokens) for e in abort.ended]) == (
+        [],
+        [("a", "aborted", 1)],
+    )
+    assert (late.works, late.ended) == ([("a", 1, 40)], [])
+
+
+async def test_a_request_that_never_ran_ends_too(engine: Engine) -> None:
+    from vllm.v1.request import RequestStatus
+
+    engine.add("a", list(range(40)), 5)
+    engine.scheduler.finish_requests(["a"], RequestStatus.FINISHED_ABORTED)
+    (step,) = await engine.steps()
+    assert (step.works, step.ended[0].outcome, step.ended[0].completion_tokens) == ([], "aborted", 0)
+    assert engine.scheduler._cached == {} and engine.scheduler._in_flight == {}
+
+
+async def test_nothing_is_kept_of_what_is_over(engine: Engine) -> None:
+    for n in range(10):
+        engine.add(f"r{n}", list(range(20 + n)), 2)
+    engine.run()
+    assert (engine.scheduler._cached, engine.scheduler._in_flight, engine.scheduler._ended) == ({}, {}, [])
+    assert await asyncio.wait_for(engine.steps(), 5)

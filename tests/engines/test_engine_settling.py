@@ -1,0 +1,269 @@
+"""The layer around vLLM's server: the secret, the cost in the usage, and every other byte untouched."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from decimal import Decimal
+
+import pytest
+from engine_samples import ONE, Replica, engine_id, over
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.engines.settling import Settling, with_cost
+
+SECRET = "between us"
+COST = b'"cost":0.000001000'
+USAGE = {"prompt_tokens": 8, "total_tokens": 10, "completion_tokens": 2}
+
+
+def compact(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def event(value: object) -> bytes:
+    return b"data: " + (value if isinstance(value, bytes) else compact(value)) + b"\n\n"
+
+
+def chunk(text: str = "", index: int = 0, finish: str | None = None, usage: dict | None = None) -> bytes:
+    value = {"id": "x", "choices": [{"index": index, "delta": {"content": text}, "finish_reason": finish}]}
+    return event(value | ({"usage": usage} if usage else {}))
+
+
+LAST = event({"id": "x", "choices": [], "usage": USAGE})
+DONE = event(b"[DONE]")
+
+
+class App:
+    """vLLM's server: answers what it is told to, once the request has run for a thousand nano-dollars."""
+
+    def __init__(
+        self, parts: list[bytes], kind: bytes = b"text/event-stream; charset=utf-8", status: int = 200
+    ) -> None:
+        self.parts, self.kind, self.status = parts, kind, status
+        self.replica = Replica().ready()
+        self.called = 0
+        self.sent: list[dict] = []
+
+    async def __call__(self, scope, receive, send) -> None:
+        self.called += 1
+        if scope["type"] == "http":
+            self.replica.step([engine_id(ONE)], [over(engine_id(ONE))])
+        headers = [(b"content-type", self.kind), (b"x-other", b"kept")]
+        if not self.kind.startswith(b"text/event-stream"):
+            headers.append((b"content-length", b"%d" % sum(map(len, self.parts))))
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        for part in self.parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def ask(
+        self,
+        merge: bool = False,
+        secret: str | None = SECRET,
+        path: str = "/v1/chat/completions",
+        kind: str = "http",
+    ) -> bytes:
+        headers = [(b"x-request-id", ONE.encode()), (b"x-flotilla-tenant", b"demo")]
+        if secret is not None:
+            headers.append((b"x-flotilla-secret", secret.encode()))
+        if merge:
+            headers.append((b"x-flotilla-usage", b"merge"))
+
+        async def send(message) -> None:
+            self.sent.append(message)
+
+        async def receive():
+            await asyncio.Event().wait()
+
+        scope = {"type": kind, "method": "POST", "path": path, "headers": headers}
+        await Settling(self, self.replica.books, SECRET)(scope, receive, send)
+        return b"".join(m.get("body", b"") for m in self.sent)
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [m["body"] for m in self.sent if m["type"] == "http.response.body" and m["body"]]
+
+
+@pytest.mark.parametrize("secret", [None, "", "wrong", SECRET + "x", "ü"])
+async def test_only_the_gateway_comes_in(secret: str | None) -> None:
+    app = App([b"{}"])
+    assert b"only the gateway" in await app.ask(secret=secret)
+    assert (app.sent[0]["status"], app.called) == (403, 0)
+
+
+async def test_nobody_comes_in_by_websocket() -> None:
+    app = App([])
+    await app.ask(kind="websocket", path="/v1/realtime")
+    assert ([m["type"] for m in app.sent], app.called) == (["websocket.close"], 0)
+
+
+@pytest.mark.parametrize("path", ["/health", "/metrics"])
+async def test_health_and_metrics_are_open(path: str) -> None:
+    app = App([b"fine"], b"text/plain")
+    assert await app.ask(secret=None, path=path) == b"fine"
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/health/../v1/models", "/metrics/x", "/HEALTH", "/"])
+async def test_nothing_else_is_open(path: str) -> None:
+    app = App([b"fine"], b"text/plain")
+    await app.ask(secret=None, path=path)
+    assert (app.sent[0]["status"], app.called) == (403, 0)
+
+
+async def test_a_whole_answer_gains_its_cost_and_the_right_length() -> None:
+    body = compact({"id": "x", "choices": [{"message": {"content": "hö"}}], "usage": USAGE})
+    app = App([body[:20], body[20:]], b"application/json")
+    answer = await app.ask()
+    assert json.loads(answer)["usage"] == USAGE | {"cost": 1e-6}
+    assert answer.replace(COST + b",", b"") == body
+    headers = dict(app.sent[0]["headers"])
+    assert headers[b"content-length"] == b"%d" % len(answer)
+    assert headers[b"x-other"] == b"kept"
+    assert sum(name == b"content-length" for name, _ in app.sent[0]["headers"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "body"),
+    [
+        (b"application/json", 400, compact({"error": {"message": "no"}, "usage": USAGE})),
+        (b"application/json", 500, compact({"error": {"message": "no"}})),
+        (b"application/json", 200, compact({"data": []})),
+        (b"text/plain", 200, b'"usage":{} in prose'),
+    ],
+)
+async def test_other_answers_pass_untouched(kind: bytes, status: int, body: bytes) -> None:
+    app = App([body], kind, status)
+    assert await app.ask() == body
+    assert app.sent[0]["status"] == status
+    assert dict(app.sent[0]["headers"])[b"content-length"] == b"%d" % len(body)
+
+
+async def test_a_stream_that_asked_for_usage_gains_the_cost_there_and_nowhere_else() -> None:
+    parts = [chunk("a"), chunk("b", finish="stop"), LAST, DONE]
+    app = App(parts)
+    answer = await app.ask()
+    assert answer == b"".join(parts).replace(b'"usage":{', b'"usage":{' + COST + b",")
+    assert app.bodies[:2] == parts[:2]  # one by one, as they came
+
+
+async def test_a_stream_that_did_not_ask_gets_usage_in_its_last_chunk() -> None:
+    parts = [chunk("a"), chunk("b", finish="stop"), LAST, DONE]
+    app = App(parts)
+    events = (await app.ask(merge=True)).split(b"\n\n")
+    assert events[0] + b"\n\n" == parts[0]
+    last = json.loads(events[1].removeprefix(b"data: "))
+    assert last["choices"] == json.loads(parts[1][6:])["choices"]
+    assert last["usage"] == USAGE | {"cost": 1e-6}
+    assert events[2:] == [b"data: [DONE]", b""]
+    # the whole last chunk leaves before the end of the stream does
+    assert app.bodies[-1] == DONE
+
+
+async def test_no_chunk_without_choices_reaches_a_caller_that_did_not_ask() -> None:
+    answer = await App([chunk("a"), chunk("", finish="length"), LAST, DONE]).ask(merge=True)
+    chunks = [json.loads(e[6:]) for e in answer.split(b"\n\n") if e and not e.endswith(b"[DONE]")]
+    assert all(c["choices"] for c in chunks)
+
+
+async def test_of_several_answers_each_chunk_leaves_as_it_comes() -> None:
+    parts = [
+        chunk("a", 0),
+        chunk("b", 1),
+        chunk("", 0, "stop"),
+        chunk("c", 1),
+        chunk("d", 1),
+        chunk("", 1, "stop"),
+        LAST,
+        DONE,
+    ]
+    app = App(parts)
+    answer = await app.ask(merge=True)
+    # the first answer's end is held for one chunk, not until the second answer's end
+    assert app.bodies == [parts[0], parts[1], parts[2] + parts[3], parts[4], app.bodies[-2], DONE]
+    chunks = [json.loads(e[6:]) for e in answer.split(b"\n\n") if e and not e.endswith(b"[DONE]")]
+    assert [c for c in chunks if "usage" in c] == [
+        json.loads(parts[5][6:]) | {"usage": USAGE | {"cost": 1e-6}}
+    ]
+    assert len(chunks) == 6
+
+
+async def test_answers_that_end_together_are_held_one_at_a_time() -> None:
+    parts = [chunk("a", 0), chunk("b", 1), chunk("", 0, "stop"), chunk("", 1, "stop"), LAST, DONE]
+    app = App(parts)
+    await app.ask(merge=True)
+    assert app.bodies[:3] == parts[:3]
+    assert json.loads(app.bodies[3][6:]) == json.loads(parts[3][6:]) | {"usage": USAGE | {"cost": 1e-6}}
+    assert app.bodies[4:] == [DONE]
+
+
+async def test_usage_in_every_chunk_passes_untouched_until_the_last() -> None:
+    small = {"prompt_tokens": 8, "total_tokens": 9, "completion_tokens": 1}
+    parts = [chunk("a", usage=small), chunk("b", finish="stop", usage=USAGE), LAST, DONE]
+    assert (await App(parts).ask()) == b"".join(
+        [*parts[:2], LAST.replace(b'"usage":{', b'"usage":{' + COST + b","), DONE]
+    )
+    answer = await App(parts).ask(merge=True)
+    events = answer.split(b"\n\n")
+    assert events[0] + b"\n\n" == parts[0]
+    assert events[1].count(b'"usage"') == 1  # replaced, not doubled
+    assert json.loads(events[1][6:])["usage"] == USAGE | {"cost": 1e-6}
+
+
+async def test_a_stream_that_ends_in_an_error_keeps_its_held_chunk() -> None:
+    parts = [chunk("a"), chunk("b", finish="stop"), event({"error": {"message": "died"}}), DONE]
+    assert await App(parts).ask(merge=True) == b"".join(parts)
+
+
+async def test_a_stream_that_just_ends_keeps_its_held_chunk() -> None:
+    parts = [chunk("a"), chunk("b", finish="stop")]
+    assert await App(parts).ask(merge=True) == b"".join(parts)
+
+
+TRAPS = [
+    '"usage":{',
+    '"choices":[],"usage":{}',
+    '"finish_reason":"stop"',
+    "data: [DONE]\n\n",
+    'x"usage":{"cost":9}',
+]
+
+
+@pytest.mark.parametrize("merge", [True, False])
+@pytest.mark.parametrize("text", TRAPS)
+async def test_text_that_looks_like_usage_is_text(text: str, merge: bool) -> None:
+    parts = [chunk(text), chunk(text, finish="stop"), LAST, DONE]
+    answer = await App(parts).ask(merge=merge)
+    chunks = [json.loads(e[6:]) for e in answer.split(b"\n\n") if e and not e.endswith(b"[DONE]")]
+    assert [c["choices"][0]["delta"]["content"] for c in chunks if c["choices"]] == [text, text]
+    assert [c["usage"] for c in chunks if "usage" in c] == [USAGE | {"cost": 1e-6}]
+
+
+@pytest.mark.parametrize("text", TRAPS)
+async def test_text_that_looks_like_usage_is_text_in_a_whole_answer_too(text: str) -> None:
+    body = compact({"choices": [{"message": {"content": text}}], "usage": USAGE})
+    assert (await App([body], b"application/json").ask()).replace(COST + b",", b"") == body
+    body = compact({"choices": [{"message": {"content": text}}]})
+    assert await App([body], b"application/json").ask() == body
+
+
+async def test_a_request_is_admitted_and_left_even_if_the_server_fails() -> None:
+    app = App([])
+
+    async def broken(scope, receive, send) -> None:
+        assert app.replica.books._in_http == 1
+        raise RuntimeError("no")
+
+    scope = {"type": "http", "path": "/v1/x", "headers": [(b"x-flotilla-secret", SECRET.encode())]}
+    with pytest.raises(RuntimeError):
+        await Settling(broken, app.replica.books, SECRET)(scope, None, None)
+    assert app.replica.books._in_http == 0
+
+
+@given(st.integers(0, 10**15), st.dictionaries(st.sampled_from("abc"), st.integers(), max_size=3))
+def test_the_cost_is_exact_to_the_nano_dollar(nanousd: int, usage: dict) -> None:
+    body = with_cost(compact({"x": 1, "usage": usage}), nanousd)
+    found = json.loads(body, parse_float=Decimal)["usage"]
+    assert found.pop("cost") * 10**9 == nanousd
+    assert found == usage

@@ -1,0 +1,84 @@
+"""Every error has its place in the one table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from serving import errors
+from serving.gateway import errors as table
+
+STATUS = {
+    errors.InvalidKey: 401,
+    errors.UnknownModel: 404,
+    errors.UnknownEndpoint: 404,
+    errors.MalformedRequest: 400,
+    errors.BodyTooLarge: 413,
+    errors.NoReplica: 503,
+    errors.ReplicaFailed: 502,
+    errors.UpstreamTimeout: 504,
+}
+ARGUMENTS = {
+    errors.UnknownModel: ("qwen4", ["qwen"]),
+    errors.UnknownEndpoint: ("GET", "/x"),
+    errors.BodyTooLarge: (10,),
+    errors.NoReplica: ("qwen", 7),
+}
+
+
+def below(kind: type[errors.FlotillaError]) -> Iterator[type[errors.FlotillaError]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from below(child)
+
+
+def made(kind: type[errors.FlotillaError]) -> errors.FlotillaError:
+    return kind(*ARGUMENTS.get(kind, ("what happened",)))
+
+
+ANSWERED = [*below(errors.RequestError), *below(errors.ServiceError)]
+
+
+@pytest.mark.parametrize("kind", ANSWERED)
+def test_every_error_of_a_request_has_a_row_and_a_status(kind: type[errors.FlotillaError]) -> None:
+    assert kind in table.TABLE, f"{kind.__name__} has no row of its own"
+    assert kind in STATUS, f"{kind.__name__} is new: say here which status it must have"
+    assert table.status(made(kind)) == STATUS[kind]
+
+
+def test_request_errors_are_the_callers_and_service_errors_ours() -> None:
+    assert all(400 <= STATUS[k] < 500 for k in below(errors.RequestError))
+    assert all(500 <= STATUS[k] < 600 for k in below(errors.ServiceError))
+
+
+def test_no_two_rows_share_a_code() -> None:
+    codes = [code for _, _, code in table.TABLE.values()]
+    assert len(codes) == len(set(codes))
+
+
+@pytest.mark.parametrize("kind", ANSWERED)
+def test_the_body_is_as_openais_clients_expect_it(kind: type[errors.FlotillaError]) -> None:
+    error = made(kind)
+    found = json.loads(table.body(error))["error"]
+    assert found["message"] == str(error)
+    assert found["type"] == ("server_error" if STATUS[kind] >= 500 else "invalid_request_error")
+
+
+def test_errors_of_other_rooms_are_internal() -> None:
+    assert table.status(errors.LedgerError("x")) == 500
+    assert table.status(errors.FlotillaError("x")) == 500
+
+
+def test_a_new_class_takes_its_parents_row() -> None:
+    class Later(errors.UnknownModel):
+        """Not in the table."""
+
+    assert table.status(Later("x", [])) == 404
+
+
+def test_further_headers() -> None:
+    assert table.headers(errors.NoReplica("qwen", 7)) == [(b"retry-after", b"7")]
+    assert table.headers(errors.InvalidKey("x")) == [(b"www-authenticate", b"Bearer")]
+    assert table.headers(errors.MalformedRequest("x")) == []

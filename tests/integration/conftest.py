@@ -1,0 +1,60 @@
+"""The one live fleet that all tests of this folder share, and who calls it.
+
+Each file's tests use a tenant of their own, so that what they count is theirs alone.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+from live_calls import Caller
+from live_fleet import LiveFleet, fleet_file, no_interrupts, remains
+
+TENANTS = ("loads", "sdk", "raw", "leaver", "meter", "books", "keyed", "watcher", "crash")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The test that breaks an engine comes last of those that share the fleet."""
+    items.sort(key=lambda item: "test_live_crash" in item.nodeid)
+
+
+@pytest.fixture(scope="session")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFleet]:
+    """Two models and two gateways, up. However the session ends, nothing of them may be left."""
+    folder = tmp_path_factory.mktemp("live")
+    live = LiveFleet(folder / "state", fleet_file(folder, ("qwen", "llama"), TENANTS))
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        live.start()
+        yield live
+    finally:
+        with no_interrupts():
+            _stop(live)
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(live: LiveFleet) -> None:
+    """Stop by the command line and hold it to its word. It need not have come up."""
+    held = live.footprint()
+    done = live.run("down", timeout_s=120)
+    if held is None:
+        return
+    assert done.returncode == 0, f"down: {done.returncode}\n{done.stderr}\n{live.log_ends()}"
+    left = remains(live.state.run, held)
+    assert not left, f"left behind after down: {left}"
+    assert live.state.state == "stopped"
+
+
+@pytest.fixture(scope="session")
+def callers(fleet: LiveFleet) -> Callable[[str], Caller]:
+    """Callers by tenant, each with a key that the command line made."""
+    made: dict[str, Caller] = {}
+
+    def caller(tenant: str) -> Caller:
+        if tenant not in made:
+            made[tenant] = Caller(fleet.port, fleet.new_key(tenant))
+        return made[tenant]
+
+    return caller

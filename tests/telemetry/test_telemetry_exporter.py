@@ -1,0 +1,196 @@
+"""The exporter: two gateways' counts added up, the ledger's truth, and no half answers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from serving.telemetry.exporter import Sample, Target, serve
+from serving.telemetry.metrics import METRICS
+
+REPOSITORY = Path(__file__).parents[2]
+GATEWAY = f"""
+import sys
+sys.path.insert(0, {str(REPOSITORY)!r})
+from serving.telemetry.metrics import GatewayMetrics
+metrics, count = GatewayMetrics(), int(sys.argv[1])
+metrics["flotilla_requests_total"].labels("qwen", "demo", "chat_completions", "200").inc(count)
+metrics["flotilla_requests_in_flight"].labels("qwen").inc(count)
+for n in range(count):
+    metrics["flotilla_time_to_first_token_seconds"].labels("qwen", "demo").observe(0.02)
+    metrics["flotilla_request_duration_seconds"].labels("qwen", "demo", "chat_completions").observe(3.0)
+print("counted", flush=True)
+sys.stdin.read()
+"""
+
+
+@dataclass
+class Exporter:
+    """An exporter under test and what its ledger says."""
+
+    directory: Path
+    samples: Callable[[], Iterable[Sample]] = lambda: ()
+    targets: Callable[[], Iterable[Target]] = lambda: ()
+    gateways: list[subprocess.Popen] = field(default_factory=list)
+
+    def start(self) -> None:
+        self.server = serve(
+            "127.0.0.1", 0, str(self.directory), lambda: self.samples(), lambda: self.targets()
+        )
+        threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
+
+    def get(self, path: str, accept: str = "*/*") -> tuple[int, str, str]:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.server.server_port}{path}", headers={"Accept": accept}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, answer.headers["content-type"], answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.headers["content-type"], error.read().decode()
+
+    def values(self) -> dict[tuple, float]:
+        code, _, text = self.get("/metrics")
+        assert code == 200, text
+        return {
+            (s.name, *sorted(s.labels.items())): s.value
+            for f in text_string_to_metric_families(text)
+            for s in f.samples
+        }
+
+    def gateway(self, count: int) -> subprocess.Popen:
+        """A gateway process that has counted `count` requests and lives on."""
+        made = subprocess.Popen(
+            [sys.executable, "-c", GATEWAY, str(count)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"PROMETHEUS_MULTIPROC_DIR": str(self.directory)},
+        )
+        self.gateways.append(made)
+        return made
+
+
+@pytest.fixture
+def exporter(tmp_path: Path) -> Iterator[Exporter]:
+    made = Exporter(tmp_path)
+    made.start()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+    for gateway in made.gateways:
+        gateway.kill()
+        gateway.communicate()
+
+
+WHO = (("model", "qwen"), ("tenant", "demo"))
+REQUESTS = ("flotilla_requests_total", ("code", "200"), ("endpoint", "chat_completions"), *WHO)
+IN_FLIGHT = ("flotilla_requests_in_flight", ("model", "qwen"))
+
+
+def test_gateways_are_added_up_and_outlive_their_processes(exporter: Exporter) -> None:
+    one, two = exporter.gateway(3), exporter.gateway(4)
+    for gateway in (one, two):
+        assert gateway.stdout.readline() == b"counted\n"
+    values = exporter.values()
+    assert values[REQUESTS] == 7
+    assert values[IN_FLIGHT] == 7
+    assert values["flotilla_time_to_first_token_seconds_count", *WHO] == 7
+    assert values["flotilla_time_to_first_token_seconds_sum", *WHO] == pytest.approx(0.14)
+    assert values["flotilla_time_to_first_token_seconds_bucket", ("le", "0.01"), *WHO] == 0
+    assert values["flotilla_time_to_first_token_seconds_bucket", ("le", "0.025"), *WHO] == 7
+    two.kill()
+    two.wait()
+    values = exporter.values()
+    assert values[REQUESTS] == 7  # what it answered stays answered
+    assert values[IN_FLIGHT] == 3  # what it was answering is over
+
+
+def test_the_ledgers_samples_are_shown(exporter: Exporter) -> None:
+    exporter.samples = lambda: [
+        Sample("flotilla_cost_usd_total", ("qwen", "demo", "direct"), 1.5),
+        Sample("flotilla_cost_usd_total", ("qwen", "", "idle"), 0.25),
+        Sample("flotilla_replicas", ("qwen",), 2),
+    ]
+    values = exporter.values()
+    assert values["flotilla_cost_usd_total", ("bucket", "direct"), *WHO] == 1.5
+    assert values["flotilla_cost_usd_total", ("bucket", "idle"), ("model", "qwen"), ("tenant", "")] == 0.25
+    assert values["flotilla_replicas", ("model", "qwen")] == 2
+
+
+@pytest.mark.parametrize(
+    ("accept", "parse"),
+    [
+        ("text/plain", text_string_to_metric_families),
+        ("application/openmetrics-text; version=1.0.0", openmetrics),
+    ],
+)
+def test_every_metric_of_the_table_is_told_with_its_help_and_type(
+    exporter: Exporter, accept: str, parse: Callable
+) -> None:
+    assert exporter.gateway(1).stdout.readline() == b"counted\n"
+    code, kind, text = exporter.get("/metrics", accept)
+    assert (code, kind.split(";")[0]) == (200, accept.split(";")[0])
+    families = {f.name: f for f in parse(text)}
+    for metric in METRICS:
+        if metric.source == "ledger" or metric.name in (
+            "flotilla_requests_total",
+            "flotilla_requests_in_flight",
+        ):
+            found = families[metric.name.removesuffix("_total")]
+            assert found.type == metric.kind
+            if metric.source == "ledger":
+                assert found.documentation == metric.help
+
+
+def test_replicas_are_told_in_prometheus_form(exporter: Exporter) -> None:
+    exporter.targets = lambda: [Target("10.0.0.1:80", "qwen", "r1"), Target("10.0.0.2:80", "llama", "r2")]
+    code, kind, text = exporter.get("/targets")
+    assert (code, kind) == (200, "application/json")
+    assert json.loads(text) == [
+        {"targets": ["10.0.0.1:80"], "labels": {"model": "qwen", "replica": "r1"}},
+        {"targets": ["10.0.0.2:80"], "labels": {"model": "llama", "replica": "r2"}},
+    ]
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/targets"])
+def test_no_half_truth_when_the_ledger_is_away(exporter: Exporter, path: str) -> None:
+    def away() -> Iterator:
+        yield from ()
+        raise OSError("the disk is gone")
+
+    exporter.samples = exporter.targets = away
+    code, _, text = exporter.get(path)
+    assert code == 503
+    assert "the disk is gone" in text
+    exporter.samples = exporter.targets = lambda: ()
+    assert exporter.get(path)[0] == 200  # and it recovers
+
+
+def test_a_sample_that_is_not_in_the_table_is_refused(exporter: Exporter) -> None:
+    exporter.samples = lambda: [Sample("flotilla_invented_total", ("qwen",), 1)]
+    assert exporter.get("/metrics")[0] == 503
+
+
+def test_other_paths(exporter: Exporter) -> None:
+    assert exporter.get("/healthz")[0] == 200
+    assert exporter.get("/metrics?x=1")[0] == 200
+    code, _, text = exporter.get("/nothing")
+    assert (code, "/metrics" in text) == (404, True)
+
+
+def test_a_port_that_is_taken_is_an_error(exporter: Exporter, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="in use"):
+        serve("127.0.0.1", exporter.server.server_port, str(tmp_path), lambda: (), lambda: ())

@@ -1,0 +1,66 @@
+"""The metric table keeps Prometheus' conventions."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from serving.telemetry.metrics import BY_NAME, METRICS, GatewayMetrics, Metric
+
+UNITS = ("_seconds", "_usd", "_total", "_bytes", "_ratio")
+UNITLESS = {"flotilla_requests_in_flight", "flotilla_replicas"}  # counts of things
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
+def test_a_name_says_whose_it_is_and_in_which_unit(metric: Metric) -> None:
+    assert re.fullmatch(r"flotilla(_[a-z]+)+", metric.name)
+    assert metric.name.endswith("_total") == (metric.kind == "counter")
+    assert metric.name.endswith(UNITS) or metric.name in UNITLESS
+    assert not metric.name.endswith(("_bucket", "_sum", "_count", "_created", "_info"))
+    assert not re.search(r"_(ms|milliseconds|minutes|hours|nanousd)(_|$)", metric.name)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
+def test_labels_are_few_and_bounded(metric: Metric) -> None:
+    assert len(set(metric.labels)) == len(metric.labels)
+    assert set(metric.labels) <= {"model", "tenant", "endpoint", "code", "kind", "bucket", "state"}
+    assert metric.labels[0] == "model"
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
+def test_buckets_rise_and_belong_to_histograms(metric: Metric) -> None:
+    assert bool(metric.buckets) == (metric.kind == "histogram")
+    assert list(metric.buckets) == sorted(set(metric.buckets))
+    assert all(bucket > 0 for bucket in metric.buckets)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
+def test_help_is_a_sentence(metric: Metric) -> None:
+    assert metric.help[0].isupper()
+    assert metric.help.endswith(".")
+
+
+def test_no_name_twice() -> None:
+    assert len(BY_NAME) == len(METRICS)
+
+
+def test_the_gateway_counts_its_own_and_nothing_of_the_ledgers() -> None:
+    registry = CollectorRegistry()
+    metrics = GatewayMetrics(registry)
+    metrics["flotilla_requests_in_flight"].labels("qwen").inc(3)
+    metrics["flotilla_request_cost_usd"].labels("qwen", "demo").observe(2e-6)
+    families = {f.name: f for f in text_string_to_metric_families(generate_latest(registry).decode())}
+    own = {m.name.removesuffix("_total") for m in METRICS if m.source == "gateway"}
+    assert {name for name in families if not name.endswith("_created")} == own
+    assert families["flotilla_requests_in_flight"].samples[0].value == 3
+    buckets = {
+        s.labels["le"]: s.value
+        for s in families["flotilla_request_cost_usd"].samples
+        if s.name.endswith("_bucket")
+    }
+    assert (buckets["1e-06"], buckets["2e-06"]) == (0, 1)
+    with pytest.raises(KeyError):
+        metrics["flotilla_cost_usd_total"]
