@@ -61,6 +61,10 @@ class ServiceError(FlotillaError):
     """The request was fine; the fleet could not answer it."""
 
 
+class KeysUnavailable(ServiceError):
+    """The keys have never been readable, so no one can be told good from bad."""
+
+
 class NoReplica(ServiceError):
     """The model has no replica that could take the request now."""
 

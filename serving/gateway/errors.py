@@ -14,6 +14,7 @@ TABLE: dict[type[errors.FlotillaError], tuple[int, str, str]] = {
     errors.UnknownEndpoint: (404, "invalid_request_error", "unknown_endpoint"),
     errors.BodyTooLarge: (413, "invalid_request_error", "body_too_large"),
     errors.RequestError: (400, "invalid_request_error", "bad_request"),
+    errors.KeysUnavailable: (503, "server_error", "keys_unavailable"),
     errors.NoReplica: (503, "server_error", "no_replica"),
     errors.ReplicaFailed: (502, "server_error", "replica_failed"),
     errors.UpstreamTimeout: (504, "server_error", "timeout"),

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 
-from serving.errors import InvalidKey, LedgerError
+from serving.errors import InvalidKey, KeysUnavailable, LedgerError
 from serving.fleet.records import RequestRecord
 from serving.fleet.tenants import ApiKey, Principal, digest
 from serving.ledger import keys
@@ -28,7 +28,7 @@ class LedgerKeyring:
         self._reading = asyncio.Lock()
 
     async def principal(self, key: str) -> Principal:
-        """Who this key belongs to. Raises: InvalidKey."""
+        """Who this key belongs to. Raises: InvalidKey, KeysUnavailable."""
         hashed = digest(key, self._pepper)
         await self._refresh(self._max_age_s)
         if hashed not in self._known:
@@ -50,6 +50,8 @@ class LedgerKeyring:
                 found = await asyncio.to_thread(keys.all_keys, self._ledger)
                 self._known = {k.digest: k for k in found}
             except LedgerError as error:
+                if self._read_at == float("-inf"):
+                    raise KeysUnavailable("the keys cannot be read just now; try again") from error
                 log.warning("keys cannot be read (%s); the ones known stay in use", error)
             self._read_at = time.monotonic()
 

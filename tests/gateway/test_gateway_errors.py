@@ -16,6 +16,7 @@ STATUS = {
     errors.UnknownEndpoint: 404,
     errors.MalformedRequest: 400,
     errors.BodyTooLarge: 413,
+    errors.KeysUnavailable: 503,
     errors.NoReplica: 503,
     errors.ReplicaFailed: 502,
     errors.UpstreamTimeout: 504,

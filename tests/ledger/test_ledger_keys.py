@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 from ledger_samples import PEPPER
 
-from serving.errors import ConfigError, InvalidKey
+from serving.errors import ConfigError, InvalidKey, KeysUnavailable
 from serving.fleet.tenants import SHOWN
 from serving.ledger import keys
 from serving.ledger.live import LedgerKeyring
@@ -136,3 +136,16 @@ async def test_known_keys_stay_good_while_the_ledger_is_away(
         db.execute("ALTER TABLE keys RENAME TO away")
     assert (await keyring.principal(text)).tenant == "demo"
     assert "stay in use" in caplog.text
+
+
+async def test_keys_that_were_never_readable_are_not_called_wrong(ledger: Ledger) -> None:
+    """A good key must not be told that it is bad because the ledger is away."""
+    text = create(ledger)
+    with ledger.transaction() as db:
+        db.execute("ALTER TABLE keys RENAME TO away")
+    keyring = LedgerKeyring(ledger, PEPPER)
+    with pytest.raises(KeysUnavailable):
+        await keyring.principal(text)
+    with ledger.transaction() as db:
+        db.execute("ALTER TABLE away RENAME TO keys")
+    assert (await keyring.principal(text)).tenant == "demo"

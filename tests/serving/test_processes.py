@@ -172,9 +172,7 @@ def test_a_process_can_end_with_its_parent(start: Start, tied: bool) -> None:
     pid = int(parent.first)
     try:
         parent.kill()
-        # the child has inherited the pipe: its end is the pipe's end
         if tied:
-            assert parent.stdout.read() == ""
             assert gone(pid, 5)
         else:
             parent.wait()
