@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -69,6 +70,9 @@ def environment(plan: Plan, found: Fleet) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        # Ray binds it so that runs share it, and one run's HAProxy would fall back to another's proxy
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_NBTHREAD": "2",
         # a reload must not cut streams that are still allowed to run
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(found.gateway.request_timeout_s) + 30),
@@ -126,6 +130,7 @@ def stop(settings: Settings, timeout_s: float = 60.0) -> RunState:
         raise FleetNotRunning(f"no fleet has been started from {settings.state_dir}")
     if not state.running:
         if clear(state):
+            runstate.write(settings.state_dir, replace(state, state="stopped"))
             return state
         raise FleetNotRunning("no fleet runs")
     guard = psutil.Process(state.guard_pid)

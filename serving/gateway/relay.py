@@ -113,18 +113,27 @@ class Relay:
             events, end, held = (held + part).rpartition(_EVENT_END)
             if not end:
                 continue
-            part, now = events + end, time.monotonic()
+            part, now = _until_error(events + end), time.monotonic()
             if not answer.begun:
                 answer.begun, answer.first_byte_at = True, now
                 await send(start)
             answer.last_byte_at = now
             await send({"type": "http.response.body", "body": part, "more_body": True})
             tail = part if len(part) >= usage.TAIL else (tail + part)[-usage.TAIL :]
+            if _ERROR_EVENT in tail:
+                held = b""  # vLLM says [DONE] even then
+                break
         if not answer.begun:
             raise ReplicaFailed("the replica ended its stream before it began")
         answer.usage = usage.find(tail)
-        answer.over, answer.whole = True, tail.endswith(b"data: [DONE]\n\n") and _ERROR_EVENT not in tail
+        answer.over, answer.whole = True, tail.endswith(b"data: [DONE]\n\n")
         await send({"type": "http.response.body", "body": held})
+
+
+def _until_error(events: bytes) -> bytes:
+    """Whole events, without what follows the first one that tells of an error."""
+    at = (b"\n" + events).find(_ERROR_EVENT)
+    return events if at < 0 else events[: events.index(_EVENT_END, at) + len(_EVENT_END)]
 
 
 async def _fail(failure: FlotillaError, send: Any, answer: Answer, cause: BaseException) -> None:

@@ -18,7 +18,10 @@ log = logging.getLogger(__name__)
 
 
 class LedgerKeyring:
-    """Keys from the ledger, read again when they are older than `max_age_s` or a key is not known."""
+    """Keys from the ledger, read again when they are older than `max_age_s` or a key is not known.
+
+    A key that is not known waits until it may be looked up, so that a new one opens with its first request.
+    """
 
     def __init__(self, ledger: Ledger, pepper: bytes, max_age_s: float = 2.0, miss_age_s: float = 0.5) -> None:
         self._ledger, self._pepper = ledger, pepper
@@ -31,8 +34,9 @@ class LedgerKeyring:
         """Who this key belongs to. Raises: InvalidKey, KeysUnavailable."""
         hashed = digest(key, self._pepper)
         await self._refresh(self._max_age_s)
-        if hashed not in self._known:
-            await self._refresh(self._miss_age_s)  # it may be new
+        if hashed not in self._known:  # it may be new: read again, but no more often than every `miss_age_s`
+            await asyncio.sleep(max(0.0, self._read_at + self._miss_age_s - time.monotonic() + 0.001))
+            await self._refresh(self._miss_age_s)
         found = self._known.get(hashed)
         if found is None:
             raise InvalidKey("this API key is not known here")

@@ -197,10 +197,10 @@ class LiveFleet:
             return None
         return Footprint.of(psutil.Process(state.guard_pid))
 
-    def log_ends(self, lines: int = 25) -> str:
-        """The last lines of each of the run's logs."""
-        parts = []
-        for log in sorted(self.state_dir.glob("logs/*/**/*")):
+    def log_ends(self, lines: int = 15) -> str:
+        """The last lines of each of the last run's logs."""
+        parts, state = [], runstate.read(self.state_dir)
+        for log in sorted(Path(state.logs).rglob("*")) if state else []:
             if log.is_file() and log.stat().st_size:
                 tail = log.read_text(errors="replace").splitlines()[-lines:]
                 parts.append("\n".join([f"--- {log.relative_to(self.state_dir)}", *tail]))

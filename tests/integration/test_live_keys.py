@@ -16,7 +16,7 @@ def test_a_new_key_works_at_once_on_both_gateways_and_a_revoked_one_nowhere(flee
     stale = Caller(fleet.port, "flt_" + "0" * 48)
     assert {a.status for a in stale.many(MODELS, [None] * 12)} == {401}, "both gateways have read the keys before"
     caller = Caller(fleet.port, fleet.new_key("keyed", "short-lived"))
-    assert {a.status for a in caller.many(MODELS, [None] * 24)} == {200}
+    assert {a.status for a in caller.many(MODELS, [None] * 24)} == {200}, "known to both gateways"
     fleet.say("keys", "revoke", "short-lived")
     revoked = time.monotonic()
     # refused by all of many calls, so by both gateways
