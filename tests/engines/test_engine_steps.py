@@ -96,7 +96,6 @@ async def test_a_reader_that_does_not_read_costs_no_time_and_no_work(
     engine.start()
     engine.join(10)
     assert not engine.is_alive(), "the engine waits for the reader"
-    assert sender._held is not None, "the channel never filled: the test shows nothing"
     found: list[Step] = []
     try:
         async with asyncio.timeout(10):
@@ -109,7 +108,8 @@ async def test_a_reader_that_does_not_read_costs_no_time_and_no_work(
     finally:
         receiver.close()
     assert tokens(found) == {f"r{i}": len(range(i, count, 7)) for i in range(7)}
-    assert sum(step.folded for step in found) > 0
+    # whether the very last send still found the channel full is chance; that some did is not
+    assert sum(step.folded for step in found) > 0, "the channel never filled: the test shows nothing"
     assert all(a.end_ns <= b.start_ns for a, b in zip(found, found[1:], strict=False))
     assert (found[0].start_ns, found[-1].end_ns) == (0, count)
 
