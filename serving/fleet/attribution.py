@@ -64,7 +64,6 @@ class Charge:
 
     nanousd: int = 0
     steps: int = 0
-    scheduled_tokens: int = 0
 
 
 @dataclass
@@ -138,7 +137,6 @@ class ReplicaMeter:
                 charge = self.charges[work.request_id] = Charge()
             charge.nanousd += part
             charge.steps += 1
-            charge.scheduled_tokens += work.tokens
 
     @property
     def total_nanousd(self) -> int:

@@ -6,7 +6,6 @@ failure becomes one error event of the stream and no `[DONE]`, so that no client
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -27,14 +26,13 @@ _PASSED = ("content-type", "retry-after")
 
 @dataclass
 class Answer:
-    """What became of one answer. Times: seconds of the event loop's clock."""
+    """What became of one answer. `first_byte_at`: monotonic seconds."""
 
     code: int = 0
     begun: bool = False
     over: bool = False  # the last message is on its way
     whole: bool = False
     first_byte_at: float | None = None
-    last_byte_at: float | None = None
     usage: usage.Usage | None = None
 
 
@@ -113,14 +111,13 @@ class Relay:
             events, end, held = (held + part).rpartition(_EVENT_END)
             if not end:
                 continue
-            part, now = _until_error(events + end), time.monotonic()
+            part, failed = _until_error(events + end)
             if not answer.begun:
-                answer.begun, answer.first_byte_at = True, now
+                answer.begun, answer.first_byte_at = True, time.monotonic()
                 await send(start)
-            answer.last_byte_at = now
             await send({"type": "http.response.body", "body": part, "more_body": True})
             tail = part if len(part) >= usage.TAIL else (tail + part)[-usage.TAIL :]
-            if _ERROR_EVENT in tail:
+            if failed:
                 held = b""  # vLLM says [DONE] even then
                 break
         if not answer.begun:
@@ -130,15 +127,16 @@ class Relay:
         await send({"type": "http.response.body", "body": held})
 
 
-def _until_error(events: bytes) -> bytes:
-    """Whole events, without what follows the first one that tells of an error."""
+def _until_error(events: bytes) -> tuple[bytes, bool]:
+    """Whole events, without what follows the first one that tells of an error, and whether there is one."""
     at = (b"\n" + events).find(_ERROR_EVENT)
-    return events if at < 0 else events[: events.index(_EVENT_END, at) + len(_EVENT_END)]
+    if at < 0:
+        return events, False
+    return events[: events.index(_EVENT_END, at) + len(_EVENT_END)], True
 
 
 async def _fail(failure: FlotillaError, send: Any, answer: Answer, cause: BaseException) -> None:
     if not answer.begun:
         raise failure from cause
     answer.over = True
-    event = b"data: " + json.dumps(json.loads(table.body(failure))).encode() + b"\n\n"
-    await send({"type": "http.response.body", "body": event})
+    await send({"type": "http.response.body", "body": b"data: " + table.body(failure) + _EVENT_END})
