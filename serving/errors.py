@@ -46,7 +46,7 @@ class UnknownModel(RequestError):
         message = f"the model {name!r} does not exist in this fleet."
         if near := nearest(name, known):
             message += f" Did you mean {near!r}?"
-        super().__init__(f"{message} Models: {', '.join(known)}")
+        super().__init__(f"{message} Models: {', '.join(known) or 'none'}")
         self.name = name
 
 
@@ -54,7 +54,59 @@ class UnknownEndpoint(RequestError):
     """No endpoint is served at this path."""
 
     def __init__(self, method: str, path: str) -> None:
-        super().__init__(f"there is no endpoint {method} {path}")
+        super().__init__(f"there is no endpoint {method} {path}; GET /openapi.json lists them")
+
+
+class WrongMethod(RequestError):
+    """The path is served, but not by this method."""
+
+    def __init__(self, method: str, path: str, allowed: Iterable[str]) -> None:
+        self.allowed = tuple(sorted(allowed))
+        super().__init__(f"{path} takes {' or '.join(self.allowed)}, not {method}")
+
+
+class UnsupportedEndpoint(RequestError):
+    """The engine of this model does not serve this endpoint."""
+
+    def __init__(self, model: str, endpoint: str) -> None:
+        super().__init__(f"the model {model!r} does not serve {endpoint}: it is a model of another kind")
+
+
+class UnknownResponse(RequestError):
+    """No replica holds a stored response of this id."""
+
+    def __init__(self, response_id: str) -> None:
+        super().__init__(f"there is no stored response {response_id[:80]!r}: responses are kept by the replica that "
+                         "made them, the newest only, and go with it")
+
+
+class HeadersTooLarge(RequestError):
+    """The request line or the headers exceed the gateway's limits. The message says which."""
+
+
+class BodyTimeout(RequestError):
+    """The request's headers or body stopped arriving."""
+
+    def __init__(self, pause_s: float) -> None:
+        super().__init__(f"the request stopped arriving: nothing came for {pause_s:g} s")
+
+
+class ModelNotAllowed(RequestError):
+    """The model is there, but not for this tenant."""
+
+    def __init__(self, name: str, tenant: str, allowed: Iterable[str]) -> None:
+        message = f"the tenant {tenant!r} may not use the model {name!r}"
+        super().__init__(f"{message}. Allowed: {', '.join(sorted(allowed)) or 'none'}")
+        self.name, self.tenant = name, tenant
+
+
+class TooManyWaiting(RequestError):
+    """The model's queue is full and this tenant has the most in it for its share."""
+
+    def __init__(self, model: str, retry_after_s: int) -> None:
+        super().__init__(f"the model {model!r} is full and too many of your requests wait for it already; "
+                         f"retry in {retry_after_s} s")
+        self.model, self.retry_after_s = model, retry_after_s
 
 
 class ServiceError(FlotillaError):
@@ -73,12 +125,28 @@ class NoReplica(ServiceError):
         self.model, self.retry_after_s = model, retry_after_s
 
 
+class Overloaded(ServiceError):
+    """The model's replicas are full, and no seat became free in time."""
+
+    def __init__(self, model: str, retry_after_s: int) -> None:
+        super().__init__(f"the model {model!r} is full; retry in {retry_after_s} s")
+        self.model, self.retry_after_s = model, retry_after_s
+
+
 class ReplicaFailed(ServiceError):
     """The replica broke the connection before or during its answer."""
 
 
-class UpstreamTimeout(ServiceError):
-    """The replica did not finish within the time the gateway allows."""
+class DeadlineExceeded(ServiceError):
+    """The answer was not whole by the request's deadline."""
+
+    def __init__(self, deadline_s: float) -> None:
+        super().__init__(f"no whole answer within {deadline_s:g} s, the deadline of this request")
+        self.deadline_s = deadline_s
+
+
+class Draining(ServiceError):
+    """This gateway is about to stop and takes no new requests."""
 
 
 class LedgerError(FlotillaError):

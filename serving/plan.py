@@ -56,12 +56,15 @@ def fleet(file: Path, changes: Changes) -> Fleet:
     from serving.errors import ConfigError, nearest
     from serving.fleet import catalogue
 
-    found = catalogue.load(file, checkpoints.families())
-    for name in changes.sources:
+    found = catalogue.load(file, checkpoints.families(), checkpoints.ADAPTERS)
+    for name, source in changes.sources.items():
         if name not in found.models:
             near = nearest(name, found.models)
             hint = f"did you mean {near!r}?" if near else f"models: {', '.join(found.models)}"
             raise ConfigError(f"the fleet {found.name!r} has no model {name!r}; {hint}")
+        if (small := found.models[name].small_adapters) and source != found.models[name].source:
+            raise ConfigError(f"the model {name!r} cannot be {source!r}: the fleet file gives it adapters made for "
+                              f"{found.models[name].source!r} ({', '.join(small)}); remove them there")
     models = {
         name: spec.model_copy(update={"source": changes.sources[name], "revision": None})
         if name in changes.sources else spec

@@ -6,27 +6,16 @@ One frozen value describes the whole fleet; laptop, GPU box, load test and cost 
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from serving.fleet import prices
 from serving.fleet.accelerators import AcceleratorProfile
-from serving.fleet.config import Strict, read, wrong_reference
+from serving.fleet.config import Strict, read, wrong_reference, wrong_value
+from serving.fleet.specs import AdapterSpec, GatewaySpec, Name, OverloadSpec, RouteSpec, TenantSpec, as_tuple
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-
-
-def _name(value: str) -> str:
-    if not _NAME.fullmatch(value):
-        raise ValueError(f"{value!r} is not a name: use 1 to 63 of a-z, 0-9, '.', '_', '-', and begin with a-z or 0-9")
-    return value
-
-
-Name = Annotated[str, AfterValidator(_name)]
-Scalar = str | int | float | bool | None
 Role = Literal["same_model_hosted", "cheapest_proprietary", "frontier"]
 
 
@@ -58,7 +47,7 @@ class EngineSpec(Strict):
 class ReplicaRange(Strict):
     """How many replicas a model has."""
 
-    min: int = Field(1, ge=1, description="Replicas that always run.")
+    min: int = Field(1, ge=0, description="Replicas that always run. 0: none until someone asks for the model.")
     max: int = Field(1, ge=1, description="Most replicas that may run. Nothing scales by itself yet: min run.")
 
     @model_validator(mode="after")
@@ -93,12 +82,16 @@ class ModelSpec(Strict):
     replicas: ReplicaRange = Field(default_factory=ReplicaRange)
     slo: Slo
     aliases: tuple[Name, ...] = Field((), description="Further names that route to this model.")
+    adapters: dict[Name, AdapterSpec] = Field(default_factory=dict, description="LoRA adapters, asked for as "
+                                              "model:adapter.")
+    fallback: tuple[str, ...] = Field((), description="Models asked instead, in this order, while this one is down, "
+                                      "full or at zero.")
+    routing: Literal["prefix", "least_loaded", "round_robin"] = Field(
+        "prefix", description="Which replica: the one that has seen the conversation, the least busy, or by turns.")
+    overload: OverloadSpec = Field(default_factory=OverloadSpec)
     comparators: tuple[Comparator, ...] = Field((), description="APIs whose prices the traffic is held against.")
 
-    @field_validator("aliases", "comparators", mode="before")
-    @classmethod
-    def _tuple(cls, value: object) -> object:
-        return tuple(value) if isinstance(value, list) else value
+    _lists = field_validator("aliases", "comparators", "fallback", mode="before")(as_tuple)
 
     @property
     def small_family(self) -> str | None:
@@ -106,30 +99,14 @@ class ModelSpec(Strict):
         return self.source.removeprefix("small:") if self.source.startswith("small:") else None
 
     @property
+    def small_adapters(self) -> tuple[str, ...]:
+        """Names of the adapters made here; they fit a checkpoint made here only."""
+        return tuple(name for name, adapter in self.adapters.items() if adapter.small_kind is not None)
+
+    @property
     def devices(self) -> int:
         """Devices that one replica occupies."""
         return self.engine.tensor_parallel_size
-
-
-class TenantSpec(Strict):
-    """A team that uses the fleet. Its keys live in the ledger, hashed."""
-
-    description: str = Field("", description="Who this is, for people.")
-
-
-class GatewaySpec(Strict):
-    """The API's door."""
-
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8000, ge=1, le=65535, description="Port of the API.")
-    replicas: int = Field(1, ge=1, description="Gateway processes.")
-    max_body_mib: float = Field(20.0, gt=0, description="Longest request body, MiB; above it the answer is 413.")
-    request_timeout_s: float = Field(600.0, gt=0, description="Longest time for one answer, seconds.")
-
-    @property
-    def max_body_bytes(self) -> int:
-        """Longest request body, bytes."""
-        return int(self.max_body_mib * 1024 * 1024)
 
 
 class MetricsSpec(Strict):
@@ -146,25 +123,32 @@ class Fleet(Strict):
     prices: str = Field(description="Price book of API models, relative to the fleet file.")
     accelerators: dict[Name, AcceleratorProfile] = Field(min_length=1)
     models: dict[Name, ModelSpec] = Field(min_length=1)
+    routes: dict[Name, RouteSpec] = Field(default_factory=dict)
     tenants: dict[Name, TenantSpec] = Field(min_length=1)
     gateway: GatewaySpec = Field(default_factory=GatewaySpec)
     metrics: MetricsSpec = Field(default_factory=MetricsSpec)
 
-    @field_validator("models")
-    @classmethod
-    def _names_are_distinct(cls, models: dict[str, ModelSpec]) -> dict[str, ModelSpec]:
-        owner = {name: name for name in models}
-        for name, model in models.items():
-            for alias in model.aliases:
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> Fleet:
+        owner = {name: ("models", name) for name in self.models}
+        for name in self.routes:
+            if name in owner:
+                raise wrong_value(("routes", name), f"{name!r} is a model already; choose another name for the route")
+            owner[name] = ("routes", name)
+        named = [("models", n, m.aliases) for n, m in self.models.items()]
+        for kind, name, aliases in [*named, *(("routes", n, r.aliases) for n, r in self.routes.items())]:
+            for index, alias in enumerate(aliases):
                 if alias in owner:
-                    raise ValueError(f"alias {alias!r} of {name!r} already names {owner[alias]!r}; choose another")
-                owner[alias] = name
-        return models
+                    raise wrong_value((kind, name, "aliases", index),
+                                      f"alias {alias!r} of {name!r} already names {owner[alias][1]!r}; choose another")
+                owner[alias] = (kind, name)
+        return self
 
     @model_validator(mode="after")
     def _references_exist(self, info: ValidationInfo) -> Fleet:
         book = (info.context or {}).get("book")
         families = (info.context or {}).get("small_families", ())
+        kinds = (info.context or {}).get("small_adapters", ())
         for name, model in self.models.items():
             if model.accelerator not in self.accelerators:
                 raise wrong_reference(("models", name, "accelerator"), model.accelerator, self.accelerators)
@@ -174,7 +158,45 @@ class Fleet(Strict):
                 if comparator.price not in book.prices:
                     at = ("models", name, "comparators", index, "price")
                     raise wrong_reference(at, comparator.price, book.prices)
+            for adapter in model.small_adapters:
+                at, kind = ("models", name, "adapters", adapter, "source"), model.adapters[adapter].small_kind
+                if kinds and kind not in kinds:
+                    raise wrong_reference(at, kind, kinds)
+                if model.small_family is None:
+                    raise wrong_value(at, f"small:{kind} fits a model whose own source is small: only; {name!r} has "
+                                          f"{model.source!r}")
+        self._check_names()
         return self
+
+    def _check_names(self) -> None:
+        """Fallbacks, routes and tenants name what there is."""
+        for name, model in self.models.items():
+            for index, other in enumerate(model.fallback):
+                at = ("models", name, "fallback", index)
+                if other not in self.models:
+                    raise wrong_reference(at, other, self.models)
+                if other == name or other in model.fallback[:index]:
+                    raise wrong_value(at, f"{other!r} is asked already; name each model once, and not {name!r} itself")
+        for name, route in self.routes.items():
+            for variant in route.variants:
+                if variant not in self.models:
+                    raise wrong_reference(("routes", name, "variants", variant), variant, self.models)
+        known = self.callable_names()
+        for name, tenant in self.tenants.items():
+            for index, allowed in enumerate(tenant.models or ()):
+                if allowed not in known:
+                    raise wrong_reference(("tenants", name, "models", index), allowed, known)
+
+    def callable_names(self) -> dict[str, str]:
+        """Every name that a request may carry, to the name it stands for: models, routes, adapters, aliases."""
+        found: dict[str, str] = {}
+        for name, model in self.models.items():
+            for given in (name, *model.aliases):
+                found[given] = name
+                found |= {f"{given}:{adapter}": f"{name}:{adapter}" for adapter in model.adapters}
+        for name, route in self.routes.items():
+            found |= dict.fromkeys((name, *route.aliases), name)
+        return found
 
     def price_nanousd_per_hour(self, model: str) -> int:
         """Price of one replica of `model` for an hour, nano-USD."""
@@ -182,14 +204,16 @@ class Fleet(Strict):
         return self.accelerators[spec.accelerator].price_nanousd_per_hour(spec.devices)
 
 
-def load(path: Path, small_families: tuple[str, ...] = ()) -> Fleet:
+def load(path: Path, small_families: tuple[str, ...] = (), small_adapters: tuple[str, ...] = ()) -> Fleet:
     """Read and check a fleet file and the price book it names.
 
-    `small_families`: families that `small:` may name; empty skips that check.
+    `small_families`, `small_adapters`: what `small:` may name in a model's and in an adapter's source; empty skips that
+    check.
     Raises: ConfigError, which names the file, the line, the key and the nearest right name.
     """
     bare = read(path, Fleet)
-    return read(path, Fleet, {"book": price_book(bare, path), "small_families": small_families})
+    return read(path, Fleet, {"book": price_book(bare, path), "small_families": small_families,
+                              "small_adapters": small_adapters})
 
 
 def price_book(fleet: Fleet, path: Path) -> prices.PriceBook:

@@ -36,6 +36,11 @@ def wrong_reference(at: Loc, found: str, known: Iterable[str]) -> PydanticCustom
     return PydanticCustomError(WRONG_REFERENCE, "{text}", {"text": f"{found!r} is not known; {hint}", "at": list(at)})
 
 
+def wrong_value(at: Loc, text: str) -> PydanticCustomError:
+    """The error of a value at `at` that does not fit the rest of the file."""
+    return PydanticCustomError(WRONG_REFERENCE, "{text}", {"text": text, "at": list(at)})
+
+
 def read(path: Path, model: type[M], context: dict[str, Any] | None = None) -> M:
     """Read a YAML file into `model`.
 

@@ -43,7 +43,7 @@ def test_a_replica_costs_what_its_devices_cost(tmp_path: Path) -> None:
 def test_the_laptop_fleet_loads() -> None:
     from serving import checkpoints
 
-    fleet = load(REPOSITORY / "deployments/fleets/laptop.yaml", checkpoints.families())
+    fleet = load(REPOSITORY / "deployments/fleets/laptop.yaml", checkpoints.families(), checkpoints.ADAPTERS)
     assert len(fleet.models) >= 3
     assert all(model.comparators for model in fleet.models.values())
 
@@ -121,8 +121,8 @@ WRONG = {
         ["'frontier'", "found 'best'"],
     ),
     "a bad name": ("  llama:", "  Llama 3:", "Llama 3", ["is not a name", "a-z"]),
-    "a name of two models": ("[qwen3, small]", "[llama]", "models:", ["'llama'", "'qwen'", "choose another"]),
-    "an alias twice": ("[qwen3, small]", "[small, small]", "models:", ["'small'", "already names 'qwen'"]),
+    "a name of two models": ("[qwen3, small]", "[llama]", "aliases: [llama]", ["'llama'", "choose another"]),
+    "an alias twice": ("[qwen3, small]", "[small, small]", "[small, small]", ["'small'", "already names 'qwen'"]),
     "a list that is text": (
         "aliases: [qwen3, small]",
         "aliases: qwen3",

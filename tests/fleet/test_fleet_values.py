@@ -61,12 +61,13 @@ def test_what_is_no_price_book(content: str, tmp_path: Path) -> None:
 
 def test_names_and_aliases_lead_to_models(tmp_path: Path) -> None:
     routes = Routes.of(load(write(tmp_path)))
-    assert [routes.model(n) for n in ("qwen", "qwen3", "small", "llama")] == ["qwen", "qwen", "qwen", "llama"]
+    found = [routes.resolve(n, "demo", 0).model for n in ("qwen", "qwen3", "small", "llama")]
+    assert found == ["qwen", "qwen", "qwen", "llama"]
 
 
 def test_an_unknown_model_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(UnknownModel) as caught:
-        Routes.of(load(write(tmp_path))).model("qwen33")
+        Routes.of(load(write(tmp_path))).resolve("qwen33", "demo", 0)
     assert "Did you mean 'qwen3'?" in str(caught.value)
     assert "llama, qwen, qwen3, small" in str(caught.value)
 

@@ -1,0 +1,138 @@
+"""Replica routing: which of a model's replicas answers, decided alike by every gateway without shared state.
+
+Rendezvous hashing orders the replicas anew for each conversation; the first that is not overloaded takes it (bounded
+loads: Mirrokni, Thorup, Zadimoghaddam, arXiv:1608.01350, factor 1.25). A replica that goes moves only its own
+conversations. What a gateway counts is its own requests in flight.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Policy = Literal["prefix", "least_loaded", "round_robin"]
+_MASK = (1 << 64) - 1
+_UNHURRIED = 4  # a replica with fewer in flight is not busy, however few the others have
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One replica. `address`: host:port of its HTTP server. `carrier`: of its carrier server; empty: it has none."""
+
+    replica_id: str
+    address: str
+    carrier: str = ""
+
+
+def tag(name: str) -> str:
+    """Eight hex digits that stand for a name, the same everywhere."""
+    return hashlib.blake2s(name.encode(), digest_size=4).hexdigest()
+
+
+def key_of(*parts: bytes) -> int:
+    """A 64-bit key of byte strings, the same in every process."""
+    found = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        found.update(len(part).to_bytes(8, "big"))
+        found.update(part)
+    return int.from_bytes(found.digest(), "big")
+
+
+def mix(key: int, seed: int) -> int:
+    """A 64-bit hash of two 64-bit numbers (the finaliser of SplitMix64, Steele et al. 2014)."""
+    x = (key ^ seed) & _MASK
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
+    return x ^ (x >> 31)
+
+
+class Balancer:
+    """One model's replicas as one gateway sees them."""
+
+    def __init__(self, policy: Policy, max_in_flight: int, factor: float = 1.25) -> None:
+        """`max_in_flight`: requests per replica at once. `factor`: how far above the mean a conversation's replica may
+        be before another takes it; at least 1."""
+        self._policy, self._max, self._factor = policy, max_in_flight, factor
+        self._replicas: tuple[Replica, ...] = ()
+        self._seeds: list[tuple[int, Replica]] = []
+        self._twice: tuple[Replica, ...] = ()  # a round from any turn is one slice of it
+        self._next: dict[str, int] = {}
+        self._tags: dict[str, Replica] = {}
+        self._load: dict[str, int] = {}
+        self._total = 0
+        self._turn = 0
+
+    @property
+    def replicas(self) -> tuple[Replica, ...]:
+        """The replicas there are."""
+        return self._replicas
+
+    def update(self, replicas: Sequence[Replica]) -> None:
+        """Take a new list; requests in flight at those that stay still count."""
+        self._replicas = tuple(replicas)
+        count = len(self._replicas)
+        self._twice = self._replicas * 2
+        self._next = {r.replica_id: (index + 1) % count for index, r in enumerate(self._replicas)}
+        self._turn = self._turn % count if count else 0
+        self._seeds = [(key_of(r.replica_id.encode()), r) for r in self._replicas]
+        self._tags = {tag(r.replica_id): r for r in self._replicas}
+        self._load = {r.replica_id: self._load.get(r.replica_id, 0) for r in self._replicas}
+        self._total = sum(self._load.values())
+
+    def choose(self, key: int | None, exclude: Collection[str] = ()) -> Replica | None:
+        """The replica for a conversation (None: no conversation). None: there is none with room.
+
+        A question only: asked twice it answers alike; `begin` is what counts and moves the turn.
+        """
+        if key is not None and self._policy == "prefix":
+            return self._by_hash(key, exclude)
+        load, best, least = self._load, None, self._max
+        for replica in self._twice[self._turn : self._turn + len(self._replicas)]:
+            name = replica.replica_id
+            if load[name] < least and name not in exclude:
+                if self._policy == "round_robin":
+                    return replica
+                best, least = replica, load[name]
+        return best
+
+    def _by_hash(self, key: int, exclude: Collection[str]) -> Replica | None:
+        seeds, total, load = self._seeds, self._total, self._load
+        if exclude:
+            seeds = [s for s in seeds if s[1].replica_id not in exclude]
+            total = sum(load[r.replica_id] for _, r in seeds)
+        if not seeds:
+            return None
+        # Someone is always below the bound unless all are at the limit: the least busy is at most at the mean.
+        bound = min(self._max, max(_UNHURRIED, -(-self._factor * (total + 1) // len(seeds))))
+        best, best_hash = None, -1
+        for seed, replica in seeds:
+            if load[replica.replica_id] < bound and (hashed := mix(key, seed)) > best_hash:
+                best, best_hash = replica, hashed
+        return best
+
+    def begin(self, replica_id: str) -> None:
+        """A request goes to this replica; the next turn is its neighbour's."""
+        if replica_id in self._load:
+            self._load[replica_id] += 1
+            self._total += 1
+            self._turn = self._next[replica_id]
+
+    def end(self, replica_id: str) -> None:
+        """A request there is over."""
+        if self._load.get(replica_id, 0) > 0:
+            self._load[replica_id] -= 1
+            self._total -= 1
+
+    def in_flight(self) -> int:
+        """Requests in flight at the replicas there are."""
+        return self._total
+
+    def capacity(self) -> int:
+        """Requests that all replicas may have in flight."""
+        return self._max * len(self._replicas)
+
+    def by_tag(self, name: str) -> Replica | None:
+        """The replica with this tag."""
+        return self._tags.get(name)

@@ -1,0 +1,90 @@
+"""Parts of the fleet file about traffic: limits under overload, adapters, routes, tenants, the gateway."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, field_validator
+
+from serving.fleet.config import Strict
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError(f"{value!r} is not a name: use 1 to 63 of a-z, 0-9, '.', '_', '-', and begin with a-z or 0-9")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+
+
+def as_tuple(value: object) -> object:
+    """YAML lists as the tuples of a frozen value."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+class AdapterSpec(Strict):
+    """A LoRA adapter of a model, loaded when it is first asked for as `model:adapter`."""
+
+    source: str = Field(description="Path of the adapter, hub id, or small:lora for one made here.")
+    description: str = Field("", description="What it is for, for people.")
+
+    @property
+    def small_kind(self) -> str | None:
+        """The kind of an adapter made here, or None for a real one."""
+        return self.source.removeprefix("small:") if self.source.startswith("small:") else None
+
+
+class OverloadSpec(Strict):
+    """What happens when more comes than the replicas can take."""
+
+    max_in_flight: int | None = Field(
+        None, ge=1, description="Requests that gateways send to one replica at once. Empty: max_num_seqs and a quarter "
+        "more (at least 4), so that the engine always finds one waiting.")
+    max_queue: int = Field(256, ge=0, description="Requests per model that wait in one gateway; above it the answer is "
+                                                  "429.")
+    max_wait_s: float = Field(30.0, gt=0, description="Longest wait for a seat, seconds; then the answer is 503.")
+
+
+class RouteSpec(Strict):
+    """A name whose traffic is spread over several models, for example 90 to 10 for a canary."""
+
+    variants: dict[Name, Annotated[int, Field(ge=1)]] = Field(min_length=1, description="Model to weight.")
+    aliases: tuple[Name, ...] = Field((), description="Further names of the route.")
+    description: str = Field("", description="What it is for, for people.")
+
+    _lists = field_validator("aliases", mode="before")(as_tuple)
+
+
+class TenantSpec(Strict):
+    """A team that uses the fleet. Its keys live in the ledger, hashed."""
+
+    description: str = Field("", description="Who this is, for people.")
+    models: tuple[str, ...] | None = Field(
+        None, description="Models (with their adapters), routes and model:adapter that it may use. Left out: all.")
+    weight: float = Field(1.0, gt=0, description="Its share when requests have to wait, beside other tenants' weights.")
+
+    _lists = field_validator("models", mode="before")(as_tuple)
+
+
+class GatewaySpec(Strict):
+    """The API's door."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=1, le=65535, description="Port of the API.")
+    replicas: int = Field(1, ge=1, description="Gateway processes.")
+    max_body_mib: float = Field(20.0, gt=0, description="Longest request body, MiB; above it the answer is 413.")
+    max_header_kib: float = Field(32.0, ge=1, description="Longest request line and headers, KiB; above it 431.")
+    request_timeout_s: float = Field(600.0, gt=0, description="Longest time for one answer, seconds; a caller may ask "
+                                                              "for less by x-flotilla-timeout-s.")
+    body_timeout_s: float = Field(30.0, gt=0, description="Longest pause while a request arrives, seconds; then 408.")
+    write_timeout_s: float = Field(60.0, gt=0, description="Longest time that a caller may not read, seconds.")
+    drain_s: float = Field(30.0, gt=0, description="Longest wait for answers under way when a gateway stops, seconds.")
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Longest request body, bytes."""
+        return int(self.max_body_mib * 1024 * 1024)
