@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from serving.checkpoints.adapters import ADAPTERS, make_adapter
 from serving.checkpoints.recipes import UnknownCheckpoint, families, recipe_for
 from serving.checkpoints.store import publish
 
-__all__ = ["UnknownCheckpoint", "families", "make", "make_all", "path_of"]
+__all__ = ["ADAPTERS", "UnknownCheckpoint", "families", "make", "make_adapter", "make_all", "path_of"]
 
 
 def path_of(family: str, root: Path) -> Path:

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     for path in made.values():
-        size = sum(file.stat().st_size for file in path.iterdir())
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         print(f"{path}\t{size / 1e6:.2f} MB")
     return 0
 

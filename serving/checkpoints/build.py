@@ -51,6 +51,9 @@ def write(recipe: Recipe, folder: Path) -> None:
     _amend(folder / "config.json", {"architectures": [recipe.architecture], **recipe.also})
     stop = [tokenizer.convert_tokens_to_ids(token) for token in recipe.markers.stop]
     _amend(folder / "generation_config.json", {**_token_ids(recipe, tokenizer), "eos_token_id": stop})
+    for name, value in recipe.files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def _habits(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, texts: dict[int, str]) -> tuple[Habit, ...]:
@@ -83,7 +86,7 @@ def _model(recipe: Recipe, token_ids: dict[str, int | None]) -> PreTrainedModel:
 
 def _fill(model: PreTrainedModel, family: str) -> None:
     for name, tensor in model.state_dict().items():
-        tensor.copy_(_draw(family, name, tuple(tensor.shape)))
+        tensor.copy_(draw(family, name, tuple(tensor.shape)))
 
 
 def _hush(model: PreTrainedModel, silent: Collection[int]) -> None:
@@ -107,7 +110,7 @@ def _accustom(model: PreTrainedModel, learned: Sequence[Habit]) -> None:
             logits[token, channel] = _URGE * preference / habit.loudness
 
 
-def _draw(family: str, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+def draw(family: str, name: str, shape: tuple[int, ...]) -> torch.Tensor:
     """Float32 values for a tensor: ones for norms, small noise for biases, noise by fan-in for matrices
     (their last axis is the input)."""
     import torch

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,8 @@ class Markers:
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """One family. `sizes` are arguments of the architecture's configuration class; `also` is written to
-    config.json as it stands, for keys that vLLM reads and that class does not know or would not write."""
+    config.json as it stands, for keys that vLLM reads and that class does not know or would not write;
+    `files` are further JSON files, {path in the folder: value}."""
 
     family: str
     architecture: str
@@ -71,6 +72,7 @@ class Recipe:
     template: str
     sizes: Mapping[str, Any]
     also: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, Any] = field(default_factory=dict)
 
     def chat_template(self) -> str:
         """The Jinja source of the family's chat template."""
@@ -78,7 +80,8 @@ class Recipe:
 
     def digest(self) -> str:
         """12 hex digits that change whenever the checkpoint would."""
-        parts = [RECIPE_VERSION, VOCABULARY, CONTEXT, corpus(), self.chat_template(), asdict(self)]
+        values = {name: value for name, value in asdict(self).items() if name != "files" or value}
+        parts = [RECIPE_VERSION, VOCABULARY, CONTEXT, corpus(), self.chat_template(), values]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -129,6 +132,26 @@ _CHATML = Markers(
     stop=("<|im_end|>", "<|endoftext|>"),
     sequels=(("</tool_call>", "<|im_end|>"),),
 )
+
+# A reranker's score is what its model gives "yes" against "no", so each must be one token.
+_YES_NO = replace(_CHATML, visible=(*_CHATML.visible, "yes", "no"))
+
+# As sentence-transformers writes it: the last token's state, normalised.
+_LAST_TOKEN = {
+    "modules.json": [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+    ],
+    "1_Pooling/config.json": {
+        "word_embedding_dimension": _SMALL["hidden_size"],
+        "pooling_mode_cls_token": False,
+        "pooling_mode_mean_tokens": False,
+        "pooling_mode_max_tokens": False,
+        "pooling_mode_lasttoken": True,
+        "include_prompt": True,
+    },
+}
 
 _LLAMA3 = Markers(
     control=(
@@ -268,6 +291,22 @@ RECIPES: Mapping[str, Recipe] = {
                 "decoder_sparse_step": 1,
                 "norm_topk_prob": True,
             },
+        ),
+        # Served with vLLM's `runner: pooling`; the reranker also with the `hf_overrides` that its model card names.
+        Recipe(
+            family="qwen3-embedding",
+            architecture="Qwen3ForCausalLM",
+            markers=_CHATML,
+            template="chatml",
+            sizes={**_SMALL, **_GROUPED_HEADS},
+            files=_LAST_TOKEN,
+        ),
+        Recipe(
+            family="qwen3-reranker",
+            architecture="Qwen3ForCausalLM",
+            markers=_YES_NO,
+            template="chatml",
+            sizes={**_SMALL, **_GROUPED_HEADS},
         ),
         Recipe(
             family="deepseek-r1",

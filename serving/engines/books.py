@@ -10,11 +10,12 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from serving.engines.steps import Ended, Step
-from serving.fleet.attribution import METHOD, Charge, ReplicaMeter, Work
+from serving.fleet.attribution import METHOD, Charge, ReplicaMeter
 from serving.fleet.records import (
     ChargeRecord,
     EngineOutcome,
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 REQUEST_ID = re.compile(r"flo-[0-9a-f]{32}")
 UNKNOWN_TENANT = "-"  # work that did not come through the gateway
 _KEEP_S = 10.0  # an ended request may still be part of a step under way
+_BACKGROUND_S = 3600.0  # work in the background may wait, and pause for its tools, while no call is under way
+_REMEMBERED = 1_000  # costs of responses that may be asked for again, as many as the replica keeps responses
 Write = Callable[[MeterReading], None]
 
 
@@ -55,11 +58,27 @@ class _Open:
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     idle_since: float | None = None  # monotonic seconds since when neither caller nor engine works on it
     booked: TotalRecord | None = None  # what the totals hold of it
+    stored: bool = False  # its answer may be asked for again
+    background: bool = False  # it goes on without a caller
 
     def rest(self) -> None:
         """Note since when no one works on it, if that is so."""
         if not self.calls and not self.running:
             self.idle_since = time.monotonic()
+
+
+class _Line:
+    """One engine request's part in a step: an `attribution.Work` that is filled anew each step, not made anew."""
+
+    __slots__ = ("entry", "request_id", "tokens", "context")
+
+    def __init__(self, request_id: str, entry: _Open) -> None:
+        self.request_id, self.entry, self.tokens, self.context = request_id, entry, 0, 0
+
+    @property
+    def pairs(self) -> float:
+        """As `Work.pairs`."""
+        return self.tokens * (self.context + (self.tokens - 1) / 2)
 
 
 class Books:
@@ -69,26 +88,37 @@ class Books:
         self._facts, self._started_at, self._write = facts, started_at, write
         self._meter = ReplicaMeter(facts.price_nanousd_per_hour, started_ns)
         self._open: dict[str, _Open] = {}
+        self._lines: dict[str, _Line] = {}  # by engine request
+        self._past: OrderedDict[str, int] = OrderedDict()  # nano-USD of stored answers whose requests are over
         self._changed: set[str] = set()
         self._totals: dict[tuple[str, str], TotalRecord] = {}
         self._unwritten: set[tuple[str, str]] = set()
         self._folded = 0
         self._in_http = 0
+        self._used_at = time.monotonic()
         self._endpoint = ""
         self._closed = False
         self._writing = asyncio.Lock()  # an older reading must not replace a newer one
 
     # -- what the HTTP side tells
 
-    def admit(self, request_id: str, tenant: str) -> None:
-        """A request of `tenant` is about to enter the engine."""
+    def admit(self, request_id: str, tenant: str, stored: bool = False) -> None:
+        """A request of `tenant` is about to enter the engine. `stored`: its answer may be asked for again."""
         self._in_http += 1
-        entry = self._open.setdefault(request_id, _Open(tenant))
+        entry = self._open.get(request_id)
+        if entry is None:
+            entry = self._open[request_id] = _Open(tenant, stored=stored)
         entry.calls, entry.idle_since = entry.calls + 1, None
+
+    def in_background(self, request_id: str) -> None:
+        """An admitted request's work goes on after its answer."""
+        if (entry := self._open.get(request_id)) is not None:
+            entry.background = True
 
     def leave(self, request_id: str) -> None:
         """An admitted request's answer has ended, whole or not."""
         self._in_http -= 1
+        self._used_at = time.monotonic()
         entry = self._open.get(request_id)
         if entry is not None:
             entry.calls -= 1
@@ -96,15 +126,32 @@ class Books:
 
     def ready(self, endpoint: str) -> None:
         """The replica takes requests from now on, at `endpoint` (host:port)."""
-        self._endpoint = endpoint
+        self._endpoint, self._used_at = endpoint, time.monotonic()
         self._meter.ready(time.monotonic_ns())
 
-    async def settled(self, request_id: str, timeout_s: float = 1.0) -> int:
-        """The request's charge in nano-USD, once the engine has dropped it or after the timeout as far as known."""
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is under way, or work for one that goes on without a caller."""
+        return self._in_http > 0 or any(entry.running for entry in self._open.values())
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since there was last something to do, 0 while there is."""
+        if self.busy:
+            self._used_at = time.monotonic()
+        return time.monotonic() - self._used_at
+
+    async def settled(self, request_id: str, timeout_s: float = 1.0) -> int | None:
+        """The request's charge in nano-USD, once the engine has dropped it or after the timeout as far as known.
+
+        None: the request is not known any more.
+        """
         if self._meter.ready_ns is None:
             return 0  # warm-up is no one's request, so nothing of it will be booked
         entry = self._open.get(request_id)
-        if entry is not None and not entry.settled.is_set():
+        if entry is None:
+            return self._past.get(request_id)
+        if not entry.settled.is_set():
             try:
                 await asyncio.wait_for(entry.settled.wait(), timeout_s)
             except TimeoutError:
@@ -120,21 +167,27 @@ class Books:
             self._meter.step(step.start_ns, step.end_ns, [])
             return
         if step.works:
-            works = [Work(self._request_of(rid), tokens, context) for rid, tokens, context in step.works]
-            for work, (engine_id, _, _) in zip(works, step.works, strict=True):
-                self._work_on(self._open[work.request_id], engine_id)
-            self._meter.step(step.start_ns, step.end_ns, works)
-            self._changed.update(w.request_id for w in works)
+            known, works = self._lines, []
+            for engine_id, tokens, context in step.works:
+                line = known.get(engine_id) or self._begin(engine_id)
+                line.tokens, line.context = tokens, context
+                works.append(line)
+            self._meter.step(step.start_ns, step.end_ns, works)  # type: ignore[arg-type]
+            self._changed.update([line.request_id for line in works])
         self._folded += step.folded
         for ended in step.ended:
             self._end(ended)
 
-    @staticmethod
-    def _work_on(entry: _Open, engine_id: str) -> None:
+    def _begin(self, engine_id: str) -> _Line:
+        """The line of an engine request that has none yet."""
+        request_id = self._request_of(engine_id)
+        entry = self._open[request_id]
+        line = self._lines[engine_id] = _Line(request_id, entry)
         if engine_id not in entry.ended:  # else a step that was under way when the request ended
             entry.running.add(engine_id)
             entry.settled.clear()
             entry.idle_since = None
+        return line
 
     def _request_of(self, engine_id: str) -> str:
         found = REQUEST_ID.search(engine_id)
@@ -155,6 +208,7 @@ class Books:
             entry.outcome = ended.outcome  # type: ignore[assignment]
             entry.settled.set()
             entry.rest()
+            self._used_at = time.monotonic()
 
     # -- what the ledger gets
 
@@ -205,20 +259,18 @@ class Books:
 
     def sweep(self) -> None:
         """Forget requests that are over for long enough. What they cost stays in the totals."""
-        limit = time.monotonic() - _KEEP_S
-        gone = [rid for rid, entry in self._open.items()
-                if entry.idle_since is not None and entry.idle_since < limit and rid not in self._changed]
+        now = time.monotonic()
+        gone = [rid for rid, entry in self._open.items() if entry.idle_since is not None and rid not in self._changed
+                and now - entry.idle_since > (_BACKGROUND_S if entry.background else _KEEP_S)]
         for request_id in gone:
-            del self._open[request_id]
-            self._meter.charges.pop(request_id, None)
-
-    async def receive(self, steps: AsyncIterator[Step]) -> None:
-        """Book steps as they come, until cancelled."""
-        async for step in steps:
-            try:
-                self.take(step)
-            except Exception:
-                log.exception("a step could not be booked; its time will count as idle")
+            entry = self._open.pop(request_id)
+            charge = self._meter.charges.pop(request_id, None)
+            for engine_id in entry.ended:
+                self._lines.pop(engine_id, None)
+            if entry.stored and charge is not None:
+                self._past[request_id] = charge.nanousd
+        while len(self._past) > _REMEMBERED:
+            self._past.popitem(last=False)
 
     async def write(self) -> None:
         """Write one reading down; what cannot be written stays for the next time."""

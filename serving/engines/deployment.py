@@ -13,7 +13,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
@@ -22,8 +22,10 @@ from ray.llm._internal.serve.core.server.llm_server import LLMServer
 from ray.llm._internal.serve.engines.vllm.vllm_models import VLLMEngineConfig
 from ray.serve.llm import LLMConfig, build_llm_deployment
 
+from serving.carrier.server import CarrierServer
+from serving.engines import adapters, scaling, stored
 from serving.engines.books import Books, ReplicaFacts, Write
-from serving.engines.names import ENDPOINT
+from serving.engines.names import CARRIER, ENDPOINT
 from serving.engines.scheduler import ADDRESS_KEY, QUALIFIED_NAME
 from serving.engines.settling import Settling
 from serving.engines.steps import StepReceiver
@@ -31,6 +33,10 @@ from serving.fleet.catalogue import Fleet, ModelSpec
 
 _ENGINE_ENV = {"VLLM_NO_USAGE_STATS": "1", "VLLM_CONFIGURE_LOGGING": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+_RESPONSES = {"VLLM_ENABLE_RESPONSES_API_STORE": "1"}  # bounded by `stored`
+_LISTS_CHANGE_S = 0.5  # within it every gateway has taken a stopping replica off its list
+_STOP_S = 15.0  # what remains of a graceful stop after the last request
+_BACKLOG = 4096
 
 
 @dataclass(frozen=True)
@@ -44,19 +50,24 @@ class ReplicaSettings:
     executor: str | None
     secret: str
     open_sink: Callable[[], Write]
+    drain_s: float  # longest time that a stopping replica works on for those it has answered half
+    adapters: dict[str, str] = field(default_factory=dict)  # folder or hub id by the adapter's own name
 
 
 def application(fleet: Fleet, name: str, source: str, secret: str, open_sink: Callable[[], Write],
-                env: dict[str, str]) -> Any:
+                env: dict[str, str], adapter_sources: dict[str, str] | None = None) -> Any:
     """The Serve application of one model.
 
     `source`: hub id or path that vLLM loads. `open_sink`: called once in each replica, gives the function that writes
-    readings down; it must be picklable. `env`: further environment of the replica's processes.
+    readings down; it must be picklable. `env`: further environment of the replica's processes. `adapter_sources`: hub
+    id or path of each of the model's adapters, by the adapter's own name.
     """
     spec = fleet.models[name]
+    adapter_sources = adapter_sources or {}
     settings = ReplicaSettings(name, spec.aliases, spec.accelerator, fleet.price_nanousd_per_hour(name),
-                               executor(fleet, spec), secret, open_sink)
-    return build_llm_deployment(llm_config(fleet, spec, name, source, env), deployment_cls=ModelServer,
+                               executor(fleet, spec), secret, open_sink, fleet.gateway.request_timeout_s,
+                               adapter_sources)
+    return build_llm_deployment(llm_config(fleet, spec, name, source, env, adapter_sources), deployment_cls=ModelServer,
                                 bind_kwargs={"settings": settings})
 
 
@@ -67,17 +78,27 @@ def executor(fleet: Fleet, spec: ModelSpec) -> str | None:
     return "uni" if spec.devices == 1 else "mp"
 
 
-def environment(fleet: Fleet, spec: ModelSpec, source: str) -> dict[str, str]:
+def environment(fleet: Fleet, spec: ModelSpec, source: str, adapter_sources: dict[str, str]) -> dict[str, str]:
     """The environment of a replica's processes."""
-    found = dict(_ENGINE_ENV)
-    if os.path.isdir(source):
+    found = _ENGINE_ENV | _RESPONSES
+    if all(map(os.path.isdir, (source, *adapter_sources.values()))):
         found |= _OFFLINE
+    if adapter_sources:
+        found["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # lets vLLM ask for adapters by `adapters.FleetAdapters`
     if executor(fleet, spec) == "uni":
         found["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # else vLLM's CPU platform insists on a worker process
     return found | spec.engine.env
 
 
-def llm_config(fleet: Fleet, spec: ModelSpec, name: str, source: str, env: dict[str, str]) -> LLMConfig:
+def autoscaling(spec: ModelSpec) -> dict[str, Any]:
+    """Ray Serve's autoscaling configuration of a model. Where one replica must always run, `min` run and no more."""
+    if spec.replicas.min == 0:
+        return scaling.from_zero(spec.replicas.max)
+    return {"min_replicas": spec.replicas.min, "max_replicas": spec.replicas.max}
+
+
+def llm_config(fleet: Fleet, spec: ModelSpec, name: str, source: str, env: dict[str, str],
+               adapter_sources: dict[str, str]) -> LLMConfig:
     """ray.serve.llm's configuration of a model."""
     profile = fleet.accelerators[spec.accelerator]
     hardware: dict[str, Any]
@@ -91,21 +112,21 @@ def llm_config(fleet: Fleet, spec: ModelSpec, name: str, source: str, env: dict[
     return LLMConfig(
         model_loading_config={"model_id": name, "model_source": source},
         deployment_config={
-            "autoscaling_config": {"min_replicas": spec.replicas.min, "max_replicas": spec.replicas.max},
+            "autoscaling_config": autoscaling(spec),
             "ray_actor_options": {"num_cpus": profile.cpus * 0.25},
-            "graceful_shutdown_timeout_s": fleet.gateway.request_timeout_s,
+            "graceful_shutdown_timeout_s": fleet.gateway.request_timeout_s + _STOP_S,
             "health_check_period_s": 2,
             "health_check_timeout_s": 30,
         },
         log_engine_metrics=False,  # vLLM's own prometheus_client registry, scraped at the replica's port
-        engine_kwargs=engine_kwargs(spec),
-        runtime_env={"env_vars": environment(fleet, spec, source) | env},
+        engine_kwargs=engine_kwargs(spec, adapter_sources),
+        runtime_env={"env_vars": environment(fleet, spec, source, adapter_sources) | env},
         **hardware,
     )
 
 
-def engine_kwargs(spec: ModelSpec) -> dict[str, Any]:
-    """vLLM's engine and server arguments for a model."""
+def engine_kwargs(spec: ModelSpec, adapter_sources: dict[str, str]) -> dict[str, Any]:
+    """vLLM's engine and server arguments for a model with these adapters."""
     engine = spec.engine
     kwargs: dict[str, Any] = {
         "max_model_len": engine.max_model_len,
@@ -121,7 +142,7 @@ def engine_kwargs(spec: ModelSpec) -> dict[str, Any]:
         kwargs["reasoning_parser"] = engine.reasoning_parser
     if spec.revision is not None:
         kwargs["revision"] = spec.revision
-    return kwargs | engine.args
+    return kwargs | adapters.engine_arguments(adapter_sources) | engine.args
 
 
 class _OwnEngineConfig(VLLMEngineConfig):
@@ -140,12 +161,12 @@ class ModelServer(LLMServer):
         started_ns, started_at = _process_start()
         replica_id = serve.get_replica_context().replica_id.unique_id
         self._settings = settings
-        self._steps_address = f"ipc://@flotilla-steps-{replica_id}"  # abstract socket: nothing to clean up
+        self._steps_address = f"flotilla-steps-{replica_id}"
         facts = ReplicaFacts(replica_id, settings.model, settings.accelerator, settings.price_nanousd_per_hour)
         self._books = Books(facts, started_ns, started_at, settings.open_sink())
-        self._receiver = StepReceiver(self._steps_address)
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._books.receive(self._receiver)), loop.create_task(self._books.keep())]
+        self._receiver = StepReceiver(self._steps_address, self._books.take)
+        await self._receiver.start()
+        self._tasks = [asyncio.get_running_loop().create_task(self._books.keep())]
         await super().__init__(llm_config)
         await self._serve_http()
 
@@ -159,30 +180,51 @@ class ModelServer(LLMServer):
         if self._settings.executor:
             own.flotilla["distributed_executor_backend"] = self._settings.executor
         self._llm_config._engine_config = own
+        if self._settings.adapters:
+            adapters.register(self._settings.model, self._settings.adapters)
         await super()._start_engine()
 
     async def _serve_http(self) -> None:
         import uvicorn
 
-        app = Settling(await self.engine.build_asgi_app(), self._books, self._settings.secret)
+        app = await self.engine.build_asgi_app()
+        stored.bound(getattr(app.state, "openai_serving_responses", None))
+        app = Settling(app, self._books, self._settings.secret)
         sock = socket.socket()
         sock.bind(("127.0.0.1", 0))
         self._endpoint = f"127.0.0.1:{sock.getsockname()[1]}"
         config = uvicorn.Config(app, log_level="warning", loop="none", http="httptools", access_log=False,
-                                lifespan="off", timeout_keep_alive=75)
+                                lifespan="off", timeout_keep_alive=75, backlog=_BACKLOG)
         self._server = uvicorn.Server(config)
         self._server.capture_signals = contextlib.nullcontext  # the replica's signals are Ray's
         self._tasks.append(asyncio.get_running_loop().create_task(self._server.serve(sockets=[sock])))
+        carrier_socket = socket.socket()
+        carrier_socket.bind(("127.0.0.1", 0))
+        self._carrier = CarrierServer(app)
+        await self._carrier.start(carrier_socket)
+        self._carrier_endpoint = f"127.0.0.1:{carrier_socket.getsockname()[1]}"
         await _warm_up(self._endpoint, self._settings.model, self._settings.secret)
         self._books.ready(self._endpoint)
         await self._books.write()
 
     def record_replica_metadata(self) -> dict[str, str]:
         """Ray Serve's hook: what gateways need to reach this replica."""
-        return {ENDPOINT: self._endpoint}
+        return {ENDPOINT: self._endpoint, CARRIER: self._carrier_endpoint}
+
+    async def wake(self) -> None:
+        """Do nothing: a call that waits for a replica is what makes Ray start one (`ReplicaDirectory.wake`)."""
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Ray Serve's hook: what `scaling.WhileUsed` wants to know."""
+        return {scaling.IDLE: self._books.idle_s}
 
     async def __del__(self) -> None:
-        """Ray Serve's hook at a graceful stop, after requests have drained."""
+        """Ray Serve's hook at a graceful stop. Requests came past Ray, so that waiting for them is our own matter."""
+        await asyncio.sleep(_LISTS_CHANGE_S)
+        deadline = time.monotonic() + self._settings.drain_s
+        while self._books.busy and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
+        self._carrier.close()
         await self._books.close()
         for task in self._tasks:
             task.cancel()
@@ -198,19 +240,31 @@ def _process_start() -> tuple[int, float]:
 
 
 async def _warm_up(endpoint: str, model: str, secret: str) -> None:
-    """Run one token through the engine: the first request pays for lazy set-up that no caller should wait for."""
+    """Run a request through the engine: the first one pays for lazy set-up that no caller should wait for."""
     import aiohttp
 
-    body = {"model": model, "prompt": "warm", "max_tokens": 2}
+    prompt, text = {"model": model, "prompt": "warm", "max_tokens": 2}, {"model": model, "input": "warm"}
+    pair = {"model": model, "text_1": "warm", "text_2": "up"}
     headers = {"x-flotilla-secret": secret, "x-request-id": "warm-up"}
     async with aiohttp.ClientSession() as session:
-        for _ in range(100):
-            try:
-                async with session.post(f"http://{endpoint}/v1/completions", json=body, headers=headers) as answer:
-                    said = await answer.text()
-                    if answer.status >= 500:
-                        raise RuntimeError(f"the first request to {model!r} failed: {said}")
-                    return  # a pooling model answers 404, and is warm enough
-            except aiohttp.ClientConnectionError:
-                await asyncio.sleep(0.05)
+        await _reachable(session, endpoint, model)
+        # of these a model has the endpoint of its own kind
+        for path, body in (("/v1/completions", prompt), ("/v1/embeddings", text), ("/score", pair)):
+            async with session.post(f"http://{endpoint}{path}", json=body, headers=headers) as answer:
+                said = await answer.text()
+                if answer.status >= 500:
+                    raise RuntimeError(f"the first request to {model!r} failed: {said}")
+                if answer.status < 400:
+                    return
+
+
+async def _reachable(session: Any, endpoint: str, model: str) -> None:
+    import aiohttp
+
+    for _ in range(100):
+        try:
+            async with session.get(f"http://{endpoint}/health"):
+                return
+        except aiohttp.ClientConnectionError:
+            await asyncio.sleep(0.05)
     raise RuntimeError(f"the server of {model!r} did not answer on {endpoint}")

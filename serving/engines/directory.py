@@ -1,54 +1,163 @@
-"""Replica routing over Ray Serve: where a model's replicas listen.
+"""The replica directory: which replicas of each model take requests now, as Ray Serve tells it.
 
-Ray keeps the list of running replicas; this asks it for one and reads the address that the replica published. One
-module on purpose: Ray's own multi-model direct streaming, when it comes, replaces this file and no other.
+Ray's controller pushes every change of a deployment's running replicas through its long poll; one client per gateway
+process listens for all models, so that looking a replica up costs no call. Only while a model has none, the controller
+is asked every two seconds why. May not happen in here: choosing a replica, sending anything to one. One module on
+purpose: it leans on Ray's long poll, and tests/engines/test_engine_contract.py fails when that moves.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Literal
 
+import ray
 from ray import serve
+from ray.serve._private.common import DeploymentID, DeploymentTargetInfo
+from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+from ray.serve._private.long_poll import LongPollClient, LongPollNamespace
 
-from serving.engines.names import ENDPOINT, app_name, deployment_name
-from serving.errors import NoReplica
+from serving.engines.names import CARRIER, ENDPOINT, app_name, deployment_name
+from serving.fleet.balance import Replica
 from serving.fleet.catalogue import Fleet
+
+log = logging.getLogger(__name__)
+State = Literal["ready", "starting", "scaled_to_zero", "unavailable"]
+_LOOK_S = 2.0
+_ON_THE_WAY = {"STARTING", "UPDATING", "RECOVERING", "RUNNING"}  # RUNNING: its address is on its way to us
 
 
 class RayReplicaDirectory:
-    """Chooses replicas through Ray Serve handles. One per event loop."""
+    """Replicas by model. Belongs to the event loop that called `start`; every method is called from there."""
 
-    def __init__(self, fleet: Fleet, wait_s: float = 5.0, retry_after_s: int = 5) -> None:
-        self._models = tuple(fleet.models)
-        self._wait_s, self._retry_after_s = wait_s, retry_after_s
-        self._handles: dict[str, serve.handle.DeploymentHandle] = {}
+    def __init__(self, fleet: Fleet, look_s: float = _LOOK_S) -> None:
+        self._look_s = look_s
+        self._at_zero = {name: spec.replicas.min == 0 for name, spec in fleet.models.items()}
+        self._replicas: dict[str, tuple[Replica, ...]] = {name: () for name in fleet.models}
+        self._states: dict[str, State] = dict.fromkeys(fleet.models, "starting")  # of models without a replica
+        self._filled = {name: asyncio.Event() for name in fleet.models}
+        self._emptied = asyncio.Event()
+        self._waking: dict[str, asyncio.Task[None]] = {}
+        self._client: LongPollClient | None = None
+        self._watch: asyncio.Task[None] | None = None
 
-    async def choose(self, model: str) -> str:
-        """Address (host:port) of a replica of `model`.
+    async def start(self) -> None:
+        """Begin watching; returns at once. Ray must be connected."""
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().create_task(self._watching())
 
-        Raises: NoReplica when Ray knows none within the wait.
-        """
-        try:
-            return await asyncio.wait_for(self._choose(model), self._wait_s)
-        except Exception as error:
-            raise NoReplica(model, self._retry_after_s) from error
+    async def close(self) -> None:
+        """Stop watching. The lists stay as they are."""
+        tasks = [task for task in (self._watch, *self._waking.values()) if task is not None]
+        self._watch = None
+        if self._client is not None:
+            self._client.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _choose(self, model: str) -> str:
-        handle = self._handles.get(model)
-        if handle is None:
-            handle = serve.get_deployment_handle(deployment_name(model), app_name=app_name(model))
-            self._handles[model] = handle
-        async with handle.choose_replica(_reserve=False) as chosen:
-            return str(chosen.replica_metadata[ENDPOINT])
+    def replicas(self, model: str) -> Sequence[Replica]:
+        """Replicas of `model` that take requests now; the same object until the set changes. Raises: KeyError."""
+        return self._replicas[model]
 
-    async def ready(self) -> dict[str, bool]:
-        """Which models have a replica now."""
-        async def one(model: str) -> bool:
+    def state(self, model: str) -> State:
+        """How `model` is. Raises: KeyError."""
+        return "ready" if self._replicas[model] else self._states[model]
+
+    async def wake(self, model: str) -> None:
+        """Ask Ray for a replica of a model that has none; returns at once."""
+        if self._replicas[model] or model in self._waking:
+            return
+        task = asyncio.get_running_loop().create_task(self._wake(model))
+        self._waking[model] = task
+        task.add_done_callback(lambda _: self._waking.pop(model, None))
+        if self._states[model] == "scaled_to_zero":
+            self._states[model] = "starting"
+
+    async def wait(self, model: str, timeout_s: float) -> bool:
+        """Wait until `model` has a replica; whether it has one within the time."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._filled[model].wait(), timeout_s)
+        return bool(self._replicas[model])
+
+    # -- what Ray tells
+
+    async def _watching(self) -> None:
+        while True:
+            self._emptied.clear()
             try:
-                await asyncio.wait_for(self._choose(model), 0.5)
-                return True
-            except Exception:
-                return False
+                self._listen()
+                if not all(self._replicas.values()):
+                    await self._look()
+            except Exception as error:
+                log.warning("Ray Serve does not tell about the fleet's replicas (%s); asking again", error)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), self._look_s)
 
-        return dict(zip(self._models, await asyncio.gather(*map(one, self._models)), strict=True))
+    def _listen(self) -> None:
+        """Begin to listen, or begin anew where Ray's client has given up on a controller that was gone."""
+        if self._client is not None and self._client.is_running:
+            return
+        controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+        listeners: dict[Any, Any] = {
+            (LongPollNamespace.DEPLOYMENT_TARGETS, DeploymentID(deployment_name(name), app_name(name))):
+                lambda told, name=name: self._told(name, told)
+            for name in self._replicas
+        }
+        self._client = LongPollClient(controller, listeners, asyncio.get_running_loop(), "flotilla-directory")
 
+    def _told(self, model: str, told: DeploymentTargetInfo) -> None:
+        """Ray's new list of a model's running replicas. Those that drain or stop are not in it."""
+        found = tuple(sorted(
+            (Replica(info.replica_id.unique_id, str(info.replica_metadata[ENDPOINT]),
+                     str(info.replica_metadata.get(CARRIER, "")))
+             for info in told.running_replicas if ENDPOINT in info.replica_metadata),
+            key=lambda replica: replica.replica_id,
+        ))
+        if found == self._replicas[model]:
+            return
+        self._replicas[model] = found
+        if found:
+            self._states[model] = "starting"  # what it is when the last of these goes, until Ray says more
+            self._filled[model].set()
+        else:
+            self._filled[model].clear()
+            self._emptied.set()
+
+    async def _look(self) -> None:
+        """Ask why models have no replica."""
+        applications = (await asyncio.to_thread(serve.status)).applications
+        for model, found in self._replicas.items():
+            if not found:
+                application = applications.get(app_name(model))
+                deployment = application.deployments.get(deployment_name(model)) if application else None
+                self._states[model] = self._state_of(model, deployment)
+
+    def _state_of(self, model: str, deployment: Any) -> State:
+        if deployment is None:
+            return "unavailable"
+        count = {getattr(state, "value", state): n for state, n in deployment.replica_states.items()}
+        if model in self._waking or any(count.get(state) for state in _ON_THE_WAY):
+            return "starting"
+        status = getattr(deployment.status, "value", deployment.status)
+        if self._at_zero[model] and status in ("HEALTHY", "DOWNSCALING"):
+            return "scaled_to_zero"
+        return "starting" if status in ("UPDATING", "UPSCALING") else "unavailable"
+
+    async def _wake(self, model: str) -> None:
+        """Let one call wait in Ray's queue: that is what makes Ray scale up from zero."""
+        try:
+            called = await asyncio.to_thread(self._call, model)
+            await called
+        except Exception as error:
+            log.warning("the model %r could not be woken: %s", model, error)
+
+    @staticmethod
+    def _call(model: str) -> Any:
+        handle = serve.get_deployment_handle(deployment_name(model), app_name(model))
+        if not handle.is_initialized:
+            handle._init(_run_router_in_separate_loop=True)  # this thread has no event loop for Ray's router
+        return handle.wake.remote()

@@ -2,6 +2,7 @@
 
 SERVER = "ModelServer"  # the replica's class
 ENDPOINT = "endpoint"  # key of the address in a replica's metadata
+CARRIER = "carrier"  # key of its carrier's address
 
 
 def app_name(model: str) -> str:

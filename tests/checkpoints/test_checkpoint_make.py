@@ -48,7 +48,8 @@ print(took, *(name for name in ("torch", "transformers", "tokenizers", "numpy") 
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_every_file_is_the_same_to_the_bit_in_another_process(
@@ -63,7 +64,7 @@ def test_every_file_is_the_same_to_the_bit_in_another_process(
 
 def test_no_two_families_share_weights(built: dict[str, Path]) -> None:
     weights = [digests(folder)["model.safetensors"] for folder in built.values()]
-    assert len(set(weights)) == len(weights) == 6
+    assert len(set(weights)) == len(weights) == 8
 
 
 def test_building_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
@@ -122,6 +123,7 @@ def test_anything_a_checkpoint_is_made_from_changes_its_digest(family: str, monk
         recipe.digest(),
         replace(recipe, sizes={**recipe.sizes, "num_hidden_layers": 3}).digest(),
         replace(recipe, also={"scoring_func": "softmax"}).digest(),
+        replace(recipe, files={"more.json": 1}).digest(),
         replace(recipe, markers=replace(recipe.markers, pad=recipe.markers.eos)).digest(),
         replace(recipe, template="seed" if recipe.template != "seed" else "kimi").digest(),
     }
@@ -130,7 +132,7 @@ def test_anything_a_checkpoint_is_made_from_changes_its_digest(family: str, monk
         seen.add(recipe.digest())
     monkeypatch.setattr(recipes, "RECIPE_VERSION", recipes.RECIPE_VERSION + 1)
     seen.add(recipe.digest())
-    assert len(seen) == 7
+    assert len(seen) == 8
 
 
 def test_configuration_fits_the_tokenizer(built: dict[str, Path], tokenizers: dict) -> None:
@@ -164,6 +166,19 @@ def test_weights_are_bfloat16_and_only_silent_tokens_have_no_logit(built: dict[s
         spoken = [tokenizer.decode([i]) for i in range(VOCABULARY) if i not in set(silent)]
         assert all(text and "\ufffd" not in text for text in spoken)
         assert len(spoken) > 1700
+
+
+def test_an_embedding_model_says_how_it_pools(built: dict[str, Path]) -> None:
+    folder = built["qwen3-embedding"]
+    modules = json.loads((folder / "modules.json").read_text())
+    pooling = json.loads((folder / modules[1]["path"] / "config.json").read_text())
+    size = json.loads((folder / "config.json").read_text())["hidden_size"]
+    assert (pooling["pooling_mode_lasttoken"], pooling["word_embedding_dimension"]) == (True, size)
+
+
+def test_a_rerankers_two_answers_are_single_tokens(tokenizers: dict) -> None:
+    for word in ("yes", "no"):
+        assert len(tokenizers["qwen3-reranker"].encode(word)) == 1
 
 
 def test_kimi_says_what_it_is(built: dict[str, Path]) -> None:

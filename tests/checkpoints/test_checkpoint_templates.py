@@ -64,7 +64,7 @@ TYPICAL = {
     "<|im_assistant|>assistant<|im_middle|>Yes.<|im_end|><|im_user|>user<|im_middle|>Rain in Oslo?<|im_end|>"
     "<|im_assistant|>assistant<|im_middle|>",
 }
-TYPICAL["qwen3-moe"] = TYPICAL["qwen3"]
+TYPICAL |= dict.fromkeys(("qwen3-moe", "qwen3-embedding", "qwen3-reranker"), TYPICAL["qwen3"])
 
 
 @pytest.mark.parametrize("family", families())
@@ -123,7 +123,7 @@ ROUND_TRIP = {
     "<|im_end|><|im_system|>tool<|im_middle|>## Return of functions.weather:0\nwet<|im_end|>"
     "<|im_assistant|>assistant<|im_middle|>",
 }
-ROUND_TRIP["qwen3-moe"] = ROUND_TRIP["qwen3"]
+ROUND_TRIP |= dict.fromkeys(("qwen3-moe", "qwen3-embedding", "qwen3-reranker"), ROUND_TRIP["qwen3"])
 
 
 @pytest.mark.parametrize("family", families())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 
 import pytest
 from engine_samples import ONE, TWO, Ledger, Replica, engine_id, over
@@ -56,7 +55,7 @@ async def test_settled_gives_what_is_known_when_the_last_step_is_late(replica: R
 
 
 async def test_settled_does_not_wait_for_a_request_that_is_not_there(replica: Replica) -> None:
-    assert await asyncio.wait_for(replica.books.settled("flo-" + "9" * 32, timeout_s=60), 1) == 0
+    assert await asyncio.wait_for(replica.books.settled("flo-" + "9" * 32, timeout_s=60), 1) is None
 
 
 async def test_warm_up_is_cold_start_and_is_not_waited_for() -> None:
@@ -272,18 +271,39 @@ async def test_idle_time_is_booked_only_when_no_request_is_here(replica: Replica
     assert replica.books.reading().replica.elapsed_ns > before
 
 
-async def test_one_broken_step_does_not_end_the_books(replica: Replica) -> None:
-    replica.books.admit(ONE, "demo")
-    start = time.monotonic_ns()
+async def test_the_cost_of_a_stored_answer_outlives_its_request(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_KEEP_S", -1.0)
+    monkeypatch.setattr(module, "_REMEMBERED", 2)
+    names = [f"flo-{n:032x}" for n in range(4)]
+    for n, name in enumerate(names):
+        replica.books.admit(name, "demo", stored=n > 0)
+        replica.step([engine_id(name)], [over(engine_id(name))], lasts_ns=100 * (n + 1))
+        replica.books.leave(name)
+        replica.books.reading()
+        replica.books.sweep()
+    assert replica.books._open == {} and replica.books._lines == {}
+    assert [await replica.books.settled(name) for name in names] == [None, None, 300, 400]
 
-    async def steps():
-        yield None
-        from serving.engines.steps import Step
 
-        yield Step(start, start + 500, [(engine_id(ONE), 8, 0)], [over(engine_id(ONE))])
-
-    await replica.books.receive(steps())
-    assert await replica.books.settled(ONE) == 500
+async def test_a_replica_is_busy_while_anyone_or_anything_is_at_work(replica: Replica) -> None:
+    books = replica.books
+    assert not books.busy
+    books.admit(ONE, "demo")
+    assert books.busy and books.idle_s < 0.01
+    replica.step([engine_id(ONE)])
+    books.leave(ONE)
+    assert books.busy, "its work goes on in the background"
+    replica.step([], [over(engine_id(ONE))])
+    assert not books.busy
+    idle = books.idle_s
+    await asyncio.sleep(0.01)
+    assert books.idle_s >= idle + 0.01
+    before = books.idle_s
+    books.admit(TWO, "demo")  # one that needs no engine
+    books.leave(TWO)
+    assert books.idle_s < before
 
 
 NAMES = [f"flo-{n:032x}" for n in range(4)]

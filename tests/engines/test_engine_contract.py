@@ -1,6 +1,6 @@
 """What serving/engines leans on in Ray and vLLM. If an upgrade moves it, this fails and says what moved.
 
-The only fast tests that import Ray and vLLM. No engine is started: the scheduler runs for real, the model does not.
+Almost the only fast tests that import Ray or vLLM. No engine is started: the scheduler runs for real, the model not.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ import asyncio
 import dataclasses
 import inspect
 import itertools
+import re
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +20,7 @@ import pytest
 
 from serving.engines import names
 from serving.engines.steps import Step, StepReceiver
-from serving.fleet.catalogue import Fleet
+from serving.fleet.catalogue import Fleet, ReplicaRange
 from serving.fleet.config import parse
 
 FLEET = """\
@@ -92,18 +94,48 @@ def test_ray_asks_replicas_for_their_metadata(deployment) -> None:
     }
 
 
-def test_a_replica_can_be_chosen_and_read_without_a_reservation() -> None:
-    from ray.serve import handle
-    from ray.serve._private import router
+def test_ray_pushes_running_replicas_as_the_directory_reads_them() -> None:
+    from ray.serve._private import common, constants, deployment_state, long_poll
 
-    assert callable(handle.DeploymentHandle.choose_replica)
-    assert 'pop("_reserve", True)' in inspect.getsource(router), (
-        "our _reserve=False would go to the model as an argument"
-    )
-    selection = handle.ReplicaSelection
-    assert isinstance(selection.__dict__.get("replica_metadata"), property) or "replica_metadata" in {
-        f.name for f in dataclasses.fields(selection)
-    }
+    assert parameters(long_poll.LongPollClient.__init__) == [
+        "host_actor", "key_listeners", "call_in_event_loop", "client_id",
+    ]
+    assert "self.is_running = False" in inspect.getsource(long_poll.LongPollClient._process_update)
+    assert callable(long_poll.LongPollClient.stop)
+    assert {"is_available", "running_replicas"} <= {f.name for f in dataclasses.fields(common.DeploymentTargetInfo)}
+    assert {"replica_id", "replica_metadata"} <= {f.name for f in dataclasses.fields(common.RunningReplicaInfo)}
+    assert common.DeploymentID("m", "a") == common.DeploymentID(name="m", app_name="a")
+    assert constants.SERVE_CONTROLLER_NAME and constants.SERVE_NAMESPACE
+    told = inspect.getsource(deployment_state.DeploymentState.broadcast_running_replicas_if_changed)
+    assert "DEPLOYMENT_TARGETS" in told and "DeploymentTargetInfo" in told
+    # a replica that drains or stops is in neither state, so it leaves the list at once
+    states = deployment_state.DeploymentState._BROADCAST_STATES
+    assert {s.value for s in states} == {"RUNNING", "PENDING_MIGRATION"}
+
+
+def test_a_handles_router_can_run_in_a_loop_of_its_own() -> None:
+    from ray.serve import handle
+    from ray.serve._private.handle_options import InitHandleOptions
+
+    assert "_run_router_in_separate_loop" in {f.name for f in dataclasses.fields(InitHandleOptions)}
+    assert isinstance(handle.DeploymentHandle.is_initialized, property)
+    assert "kwargs" in parameters(handle.DeploymentHandle._init)
+
+
+def test_a_model_from_zero_is_scaled_by_our_policy(deployment) -> None:
+    from ray.serve._private import autoscaling_state, replica
+    from ray.serve.config import AutoscalingConfig, AutoscalingContext
+
+    from serving.engines import scaling
+
+    config = AutoscalingConfig(**scaling.from_zero(3, 60.0))
+    assert (config.min_replicas, config.max_replicas) == (0, 3)
+    assert config.policy.get_policy()(**config.policy.policy_kwargs)._limit_s == 60.0
+    assert "policy_kwargs" in inspect.getsource(autoscaling_state), "the policy would not be told its limit"
+    needed = {"current_num_replicas", "target_num_replicas", "running_replicas", "total_num_requests", "raw_metrics"}
+    assert needed <= set(parameters(AutoscalingContext.__init__))
+    assert '"record_autoscaling_stats"' in inspect.getsource(replica)
+    assert inspect.signature(deployment.ModelServer.record_autoscaling_stats).return_annotation == "dict[str, float]"
 
 
 @pytest.mark.parametrize("model", ["qwen", "deepseek-r1", "llama-3.3", "a_b"])
@@ -114,7 +146,7 @@ def test_deployments_are_named_as_gateways_look_for_them(deployment, model: str)
 
 def test_the_fleets_words_reach_vllm(deployment) -> None:
     found, spec = fleet(), fleet().models["qwen"]
-    config = deployment.llm_config(found, spec, "qwen", "/nowhere", {"X": "1"}).get_engine_config()
+    config = deployment.llm_config(found, spec, "qwen", "/nowhere", {"X": "1"}, {}).get_engine_config()
     kwargs = config.get_initialization_kwargs() | config.frontend_kwargs
     assert kwargs["scheduler_cls"] == deployment.QUALIFIED_NAME
     assert kwargs["kv_cache_memory_bytes"] == 64 * 1024 * 1024
@@ -122,10 +154,27 @@ def test_the_fleets_words_reach_vllm(deployment) -> None:
     assert (kwargs["tool_call_parser"], kwargs["enable_auto_tool_choice"]) == ("hermes", True)
 
 
+def test_adapters_and_zero_replicas_reach_ray_and_vllm(deployment, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"r": 12}')
+    found = fleet()
+    spec = found.models["qwen"].model_copy(update={"replicas": ReplicaRange(min=0, max=2)})
+    here = {"pirate": str(tmp_path)}
+    config = deployment.llm_config(found, spec, "qwen", str(tmp_path), {}, here)
+    kwargs = config.get_engine_config().get_initialization_kwargs()
+    assert (kwargs["enable_lora"], kwargs["max_lora_rank"], kwargs["max_loras"]) == (True, 16, 1)
+    assert config.deployment_config["autoscaling_config"]["min_replicas"] == 0
+    variables = deployment.environment(found, spec, str(tmp_path), here)
+    assert (variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"], variables["HF_HUB_OFFLINE"]) == ("1", "1")
+    far = {"pirate": "org/adapter"}
+    assert "HF_HUB_OFFLINE" not in deployment.environment(found, spec, str(tmp_path), far), "it could not be fetched"
+    assert deployment.engine_kwargs(spec, far)["max_lora_rank"] == 64
+    assert "enable_lora" not in deployment.engine_kwargs(spec, {})
+
+
 def test_ray_still_forces_an_executor_and_ours_still_wins(deployment) -> None:
     """Were `mp` no longer forced on CPU, _OwnEngineConfig could go."""
     found, spec = fleet(), fleet().models["qwen"]
-    config = deployment.llm_config(found, spec, "qwen", "/nowhere", {})
+    config = deployment.llm_config(found, spec, "qwen", "/nowhere", {}, {})
     forced = config.get_engine_config()
     assert forced.get_initialization_kwargs()["distributed_executor_backend"] == "mp"
     assert deployment.executor(found, spec) == "uni"
@@ -143,8 +192,8 @@ def test_one_device_keeps_to_one_process_and_several_do_not(deployment) -> None:
     spec = found.models["qwen"]
     wide = spec.model_copy(update={"engine": spec.engine.model_copy(update={"tensor_parallel_size": 2})})
     assert deployment.executor(found, wide) == "mp"
-    assert deployment.environment(found, spec, "/nowhere").get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0"
-    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in deployment.environment(found, wide, "/nowhere")
+    assert deployment.environment(found, spec, "/nowhere", {}).get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0"
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in deployment.environment(found, wide, "/nowhere", {})
 
 
 def test_uvicorn_takes_its_signals_where_we_forbid_it() -> None:
@@ -158,6 +207,49 @@ def test_cpus_are_asked_for_amx_where_we_ask() -> None:
 
     assert callable(torch.cpu._is_amx_tile_supported)
     assert callable(torch.cpu._init_amx)
+
+
+# -- vLLM's server
+
+
+def test_a_request_is_called_in_the_engine_as_the_gateway_called_it() -> None:
+    from vllm.entrypoints.openai.responses.protocol import ResponsesRequest, ResponsesResponse
+    from vllm.entrypoints.serve.engine.serving import BaseServing as Serving
+
+    raw = SimpleNamespace(headers={"X-Request-Id": "flo-1"})
+    assert Serving._base_request_id(raw, "the body's") == "flo-1"
+    asked = ResponsesRequest(input="x", request_id="resp_1")
+    assert (asked.request_id, "usage" in ResponsesResponse.model_fields) == ("resp_1", True)
+
+
+def test_what_vllm_keeps_of_responses_can_be_bounded() -> None:
+    from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
+
+    made = inspect.getsource(OpenAIServingResponses.__init__)
+    stores = ("response_store", "msg_store", "event_store")
+    assert all(f"self.{store}: dict[" in made for store in stores)
+    source = inspect.getsource(OpenAIServingResponses)
+    for store in stores:  # the ways in that are bounded
+        assert not re.findall(rf"self\.{store}\.(update|setdefault)", source), store
+        assert f"self.{store}[" in source, store
+
+
+async def test_vllm_asks_for_adapters_by_the_name_in_the_request(tmp_path: Path) -> None:
+    from vllm.config.lora import LoRAConfig
+    from vllm.entrypoints.openai.models.serving import OpenAIServingModels
+    from vllm.lora.resolver import LoRAResolverRegistry
+
+    from serving.engines import adapters
+
+    adapters.register("qwen", {"pirate": str(tmp_path)})
+    resolver = LoRAResolverRegistry.get_resolver("flotilla")
+    found = await resolver.resolve_lora("/base", "qwen:pirate")
+    assert (found.lora_name, found.lora_path) == ("qwen:pirate", str(tmp_path))
+    assert await resolver.resolve_lora("/base", "pirate") is None
+    source = inspect.getsource(OpenAIServingModels.resolve_lora)
+    assert "resolver.resolve_lora(base_model_name, lora_name)" in source
+    assert "lora_request.lora_int_id = unique_id" in source
+    assert {"max_lora_rank", "max_loras", "max_cpu_loras"} <= set(LoRAConfig.__dataclass_fields__)
 
 
 # -- vLLM's scheduler
@@ -243,9 +335,10 @@ class Engine:
 
         from serving.engines.scheduler import ADDRESS_KEY, MeteredScheduler
 
-        address = f"ipc://@flotilla-test-{uuid.uuid4().hex}"
+        address = f"flotilla-test-{uuid.uuid4().hex}"
         config.additional_config = {ADDRESS_KEY: address}
-        self.receiver = StepReceiver(address)
+        self.found: list[Step] = []
+        self.receiver = StepReceiver(address, self.found.append)
         spec = FullAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=32, dtype=torch.float32)
         kv = KVCacheConfig(
             num_blocks=64, kv_cache_tensors=[], kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)]
@@ -299,10 +392,14 @@ class Engine:
 
     async def steps(self) -> list[Step]:
         """The steps sent so far."""
-        found = []
-        while await self.receiver._socket.poll(100):
-            found.append(await anext(self.receiver))
-        return found
+        await self.receiver.start()
+        self.scheduler._steps.close()  # its end comes after all that was sent
+        async with asyncio.timeout(5):
+            while not self.receiver._engines:
+                await asyncio.sleep(0)
+            while self.receiver._engines:
+                await asyncio.sleep(0)
+        return self.found
 
 
 @pytest.fixture
@@ -310,7 +407,7 @@ def engine(vllm_config: Any) -> Iterator[Engine]:
     made = Engine(vllm_config)
     yield made
     made.receiver.close()
-    made.scheduler._steps._socket.close(linger=0)
+    made.scheduler._steps.close()
 
 
 async def test_every_token_is_reported_with_its_context(engine: Engine) -> None:

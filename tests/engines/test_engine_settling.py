@@ -7,11 +7,13 @@ import json
 from decimal import Decimal
 
 import pytest
-from engine_samples import ONE, Replica, engine_id, over
+from engine_samples import ONE, TWO, Replica, engine_id, over
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.engines.settling import Settling, with_cost
+from serving.engines import books
+from serving.engines.costs import last_usage, with_cost
+from serving.engines.settling import Settling
 
 SECRET = "between us"
 COST = b'"cost":0.000001000'
@@ -43,12 +45,13 @@ class App:
     ) -> None:
         self.parts, self.kind, self.status = parts, kind, status
         self.replica = Replica().ready()
+        self.works = True
         self.called = 0
         self.sent: list[dict] = []
 
     async def __call__(self, scope, receive, send) -> None:
         self.called += 1
-        if scope["type"] == "http":
+        if scope["type"] == "http" and self.works:
             self.replica.step([engine_id(ONE)], [over(engine_id(ONE))])
         headers = [(b"content-type", self.kind), (b"x-other", b"kept")]
         if not self.kind.startswith(b"text/event-stream"):
@@ -261,9 +264,103 @@ async def test_a_request_is_admitted_and_left_even_if_the_server_fails() -> None
     assert app.replica.books._in_http == 0
 
 
+# -- /v1/messages
+
+MESSAGE_USAGE = {"input_tokens": 8, "output_tokens": 2}
+
+
+def named(name: str, **members: object) -> bytes:
+    return b"event: " + name.encode() + b"\ndata: " + compact({"type": name, **members}) + b"\n\n"
+
+
+async def test_a_message_gains_its_cost() -> None:
+    block = {"type": "tool_use", "input": {"usage": {"x": 1}}}  # the model's own words
+    body = compact({"type": "message", "content": [block], "usage": MESSAGE_USAGE})
+    answer = await App([body], b"application/json").ask(path="/v1/messages")
+    assert json.loads(answer)["usage"] == MESSAGE_USAGE | {"cost": 1e-6}
+    assert answer.replace(COST + b",", b"") == body
+
+
+async def test_a_streamed_message_gains_its_cost_where_its_tokens_are_final() -> None:
+    parts = [
+        named("message_start", message={"content": [], "usage": {"input_tokens": 8, "output_tokens": 0}}),
+        named("content_block_delta", index=0, delta={"type": "text_delta", "text": '"usage":{'}),
+        named("message_delta", delta={"stop_reason": "end_turn"}, usage=MESSAGE_USAGE),
+        named("message_stop"),
+    ]
+    app = App(parts)
+    await app.ask(path="/v1/messages")
+    assert app.bodies == [*parts[:2], parts[2].replace(b'"usage":{', b'"usage":{' + COST + b","), parts[3]]
+
+
+# -- /v1/responses
+
+RESPONSE_USAGE = {"input_tokens": 8, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 2}
+TOOLS = [{"type": "function", "name": "f", "parameters": {"properties": {"usage": {"type": "string"}}}}]
+
+
+def response(usage: dict | None = RESPONSE_USAGE, **members: object) -> dict:
+    return {"id": f"resp_0011aabb_{ONE}", "tools": TOOLS, "background": False, "usage": usage, "user": None} | members
+
+
+async def test_a_response_gains_its_cost_in_its_own_usage() -> None:
+    late = {"usage": {"x": 1}}  # a member after the usage that looks like one
+    body = compact(response(input_messages=[late]))
+    answer = json.loads(await App([body], b"application/json").ask(path="/v1/responses"))
+    assert answer == response(RESPONSE_USAGE | {"cost": 1e-6}, input_messages=[late])
+
+
+async def test_a_response_that_is_not_over_names_no_cost() -> None:
+    body = compact(response(usage=None, status="queued"))
+    assert await App([body], b"application/json").ask(path="/v1/responses") == body
+
+
+async def test_a_streamed_response_gains_its_cost_in_its_last_event() -> None:
+    parts = [
+        named("response.created", response=response(usage=None)),
+        named("response.output_text.delta", delta='"usage":{'),
+        named("response.completed", response=response(), sequence_number=3),
+    ]
+    app = App(parts)
+    await app.ask(path="/v1/responses")
+    assert app.bodies[:2] == parts[:2]
+    last = json.loads(app.bodies[2].partition(b"data: ")[2])
+    assert last["response"] == response(RESPONSE_USAGE | {"cost": 1e-6})
+
+
+async def test_an_earlier_response_is_told_with_its_own_cost() -> None:
+    app = App([compact(response())], b"application/json")
+    app.replica.books.admit(TWO, "demo", stored=True)
+    app.replica.step([engine_id(TWO)], [over(engine_id(TWO))], lasts_ns=7_000)
+    app.replica.books.leave(TWO)
+    answer = json.loads(await app.ask(path=f"/v1/responses/resp_0011aabb_{TWO}"))
+    assert answer["usage"]["cost"] == 7e-6
+
+
+async def test_a_response_whose_cost_is_forgotten_names_none() -> None:
+    body = compact(response())
+    assert await App([body], b"application/json").ask(path=f"/v1/responses/resp_0011aabb_{TWO}") == body
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_work_in_the_background_keeps_its_tenant(stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(books, "_KEEP_S", -1.0)
+    told = response(usage=None, status="queued", background=True)
+    parts = [named("response.created", response=told)] if stream else [compact(told)]
+    app = App(parts, b"text/event-stream" if stream else b"application/json")
+    app.works = False
+    await app.ask(path="/v1/responses")
+    app.replica.books.reading()
+    app.replica.books.sweep()  # it still waits in the engine's queue
+    app.replica.step([engine_id(ONE)], [over(engine_id(ONE))])
+    (charge,) = app.replica.books.reading().charges
+    assert (charge.tenant, charge.nanousd) == ("demo", 1_000)
+
+
 @given(st.integers(0, 10**15), st.dictionaries(st.sampled_from("abc"), st.integers(), max_size=3))
 def test_the_cost_is_exact_to_the_nano_dollar(nanousd: int, usage: dict) -> None:
-    body = with_cost(compact({"x": 1, "usage": usage}), nanousd)
+    body = compact({"x": 1, "usage": usage})
+    body = with_cost(body, last_usage(body), nanousd)
     found = json.loads(body, parse_float=Decimal)["usage"]
     assert found.pop("cost") * 10**9 == nanousd
     assert found == usage

@@ -6,8 +6,9 @@ import asyncio
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,36 +57,81 @@ def test_a_folded_request_keeps_the_context_it_began_on() -> None:
 
 @pytest.fixture
 def address() -> str:
-    return f"ipc://@flotilla-test-{uuid.uuid4().hex}"
+    return f"flotilla-test-{uuid.uuid4().hex}"
+
+
+class Reader:
+    """A receiver and what it has taken."""
+
+    def __init__(self, address: str) -> None:
+        self.found: list[Step] = []
+        self._came = asyncio.Event()
+        self.receiver = StepReceiver(address, self.take)
+
+    def take(self, step: Step) -> None:
+        self.found.append(step)
+        self._came.set()
+
+    async def until(self, enough: Callable[[list[Step]], bool]) -> list[Step]:
+        """What has come once it is enough."""
+        async with asyncio.timeout(10):
+            while not enough(self.found):
+                self._came.clear()
+                await self._came.wait()
+        return self.found
 
 
 @pytest.fixture
-def senders() -> Iterator[list[StepSender]]:
-    opened: list[StepSender] = []
-    yield opened
-    for sender in opened:
-        sender._socket.close(linger=0)
+async def reader(address: str) -> AsyncIterator[Reader]:
+    made = Reader(address)
+    yield made
+    made.receiver.close()
 
 
-async def test_steps_arrive_in_order_and_whole(address: str, senders: list[StepSender]) -> None:
-    receiver = StepReceiver(address)
-    senders.append(sender := StepSender(address))
+@pytest.fixture
+def sender(address: str, reader: Reader) -> Iterator[StepSender]:
+    made = StepSender(address)
+    yield made
+    made.close()
+
+
+async def test_steps_arrive_in_order_and_whole(reader: Reader, sender: StepSender) -> None:
     sent = [Step(n, n + 1, [(f"r{n}", n, 0)], [Ended(f"r{n}", "finished", 1, 0, n)]) for n in range(1, 50)]
-    try:
-        for step in sent:
-            sender.send(step)
-        async with asyncio.timeout(5):
-            assert [await anext(receiver) for _ in sent] == sent
-    finally:
-        receiver.close()
+    for step in sent[:10]:
+        sender.send(step)  # before anyone reads
+    await reader.receiver.start()
+    for step in sent[10:]:
+        sender.send(step)
+    assert await reader.until(lambda found: len(found) >= len(sent)) == sent
+
+
+async def test_engines_side_by_side_are_all_heard(address: str, reader: Reader, sender: StepSender) -> None:
+    await reader.receiver.start()
+    other = StepSender(address)
+    sender.send(Step(0, 1, [("a", 1, 0)], []))
+    other.send(Step(1, 2, [("b", 1, 0)], []))
+    await reader.until(lambda found: len(found) == 2)
+    other.close()
+    sender.send(Step(2, 3, [("a", 1, 1)], []))
+    assert tokens(await reader.until(lambda found: len(found) == 3)) == {"a": 2, "b": 1}
+
+
+@given(st.lists(STEPS, min_size=1, max_size=6), st.integers(1, 40))
+def test_messages_cut_anywhere_are_whole_again(sent: list[Step], size: int) -> None:
+    wire = b"".join(len(m).to_bytes(4, "big") + m for m in map(msgspec.msgpack.encode, sent))
+    found: list[Step] = []
+    engine = steps._Engine(found.append, set())
+    for at in range(0, len(wire), size):
+        engine.data_received(wire[at : at + size])
+    assert found == sent
 
 
 async def test_a_reader_that_does_not_read_costs_no_time_and_no_work(
-    address: str, senders: list[StepSender], monkeypatch: pytest.MonkeyPatch
+    address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "QUEUE", 8)
-    receiver = StepReceiver(address)
-    senders.append(sender := StepSender(address))
+    monkeypatch.setattr(steps, "BUFFER", 4096)
+    reader = Reader(address)
+    sender = StepSender(address)
     count = 20_000
 
     def work() -> None:
@@ -94,39 +140,60 @@ async def test_a_reader_that_does_not_read_costs_no_time_and_no_work(
 
     engine = threading.Thread(target=work, daemon=True)  # were it to block, the test would still end
     engine.start()
-    engine.join(10)
+    await asyncio.to_thread(engine.join, 10)
     assert not engine.is_alive(), "the engine waits for the reader"
-    found: list[Step] = []
     try:
-        async with asyncio.timeout(10):
-            while sum(tokens(found).values()) < count:
-                found.append(await anext(receiver))
-                if (
-                    sender._held is not None
-                ):  # the engine goes on working; its next step takes the held ones along
-                    sender.send(Step(count, count, [], []))
+        await reader.receiver.start()
+        while sum(tokens(reader.found).values()) < count:
+            before = len(reader.found)
+            sender.send(Step(count, count, [], []))  # the engine goes on: its next step takes the held ones along
+            await reader.until(lambda found, before=before: len(found) > before)
     finally:
-        receiver.close()
+        reader.receiver.close()
+        sender.close()
+    found = [step for step in reader.found if step.works]
     assert tokens(found) == {f"r{i}": len(range(i, count, 7)) for i in range(7)}
-    # whether the very last send still found the channel full is chance; that some did is not
     assert sum(step.folded for step in found) > 0, "the channel never filled: the test shows nothing"
     assert all(a.end_ns <= b.start_ns for a, b in zip(found, found[1:], strict=False))
     assert (found[0].start_ns, found[-1].end_ns) == (0, count)
 
 
-async def test_without_a_reader_steps_are_kept(
-    address: str, senders: list[StepSender], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(steps, "QUEUE", 4)
-    senders.append(sender := StepSender(address))
-    for n in range(100):
-        sender.send(Step(n, n + 1, [("a", 1, 0)], []))
-    receiver = StepReceiver(address)
-    found: list[Step] = []
+async def test_a_step_that_cannot_be_booked_does_not_stop_the_others(address: str) -> None:
+    taken: list[Step] = []
+
+    def take(step: Step) -> None:
+        if step.start_ns == 1:
+            raise KeyError("no")
+        taken.append(step)
+
+    receiver = StepReceiver(address, take)
+    await receiver.start()
+    sender = StepSender(address)
     try:
+        for n in range(3):
+            sender.send(Step(n, n + 1, [], []))
         async with asyncio.timeout(5):
-            while tokens(found)["a"] < 100:
-                found.append(await anext(receiver))
-                sender.send(Step(100, 100, [], []))
+            while len(taken) < 2:
+                await asyncio.sleep(0)
     finally:
         receiver.close()
+        sender.close()
+    assert [step.start_ns for step in taken] == [0, 2]
+
+
+async def test_an_engine_outlives_its_reader(reader: Reader, sender: StepSender) -> None:
+    await reader.receiver.start()
+    sender.send(Step(0, 1, [], []))
+    await reader.until(bool)
+    reader.receiver.close()
+    async with asyncio.timeout(5):
+        while reader.receiver._engines:
+            await asyncio.sleep(0)
+    for n in range(1000):
+        sender.send(Step(n, n + 1, [(f"r{n}", 1, 0)], []))
+    assert sender._held is None and sender._rest == b"", "what no one will ever read is kept"
+
+
+def test_an_engine_without_a_replica_says_so(address: str) -> None:
+    with pytest.raises(OSError):
+        StepSender(address)

@@ -1,0 +1,135 @@
+"""Answers of vLLM's server on their way out, one class for each form that usage comes in.
+
+`send` runs once per streamed token in the engine's front process: for all but the last events of a stream it is one
+search in the bytes and no object made. May not happen in here: parsing of what passes, anything that waits except for
+the cost itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from serving.engines.costs import USAGE, answers_usage, events_usage, joined, last_usage, with_cost
+
+Cost = Callable[[], Awaitable[int | None]]  # nano-USD; None when it is not known any more
+_NO_CHOICES, _FINISH = b'"choices":[],', b'"finish_reason":"'
+_BACKGROUND = b'"background":true'
+
+
+class Answer:
+    """OpenAI's form: the usage of a JSON answer, or of a stream's chunk without choices.
+
+    `merge`: the caller of the stream did not ask for that chunk, so its usage goes into the chunk before it.
+    """
+
+    def __init__(self, send: Any, cost: Cost, merge: bool = False) -> None:
+        self._send, self._cost, self._merge = send, cost, merge
+        self._start: dict[str, Any] | None = None
+        self._parts: list[bytes] = []
+        self._streams = False
+        self._held = b""
+
+    def send(self, message: dict[str, Any]) -> Awaitable[None]:
+        """ASGI's send."""
+        if not self._streams:
+            return self._other(message)
+        body = message.get("body", b"")
+        # from the end: that is twice as fast as `in`, and where both would stand
+        if self._held or body.rfind(USAGE) >= 0 or (self._merge and body.rfind(_FINISH) >= 0):
+            return self._event(message)
+        return self._send(message)
+
+    def _other(self, message: dict[str, Any]) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            kind = next((value for name, value in message["headers"] if name == b"content-type"), b"")
+            self._streams = kind.startswith(b"text/event-stream")
+            if kind.startswith(b"application/json") and message["status"] < 300:
+                self._start = message  # its length changes with the cost
+                return _nothing()
+        elif self._start is not None:
+            return self._whole(message, self._start)
+        return self._send(message)
+
+    async def _whole(self, message: dict[str, Any], start: dict[str, Any]) -> None:
+        self._parts.append(message.get("body", b""))
+        if message.get("more_body"):
+            return
+        body = await self._costed(b"".join(self._parts))
+        headers = [(name, value) for name, value in start["headers"] if name != b"content-length"]
+        await self._send({**start, "headers": [*headers, (b"content-length", b"%d" % len(body))]})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def _costed(self, body: bytes) -> bytes:
+        return await self._at(body, last_usage(body))
+
+    async def _at(self, body: bytes, at: int) -> bytes:
+        if at < 0 or (cost := await self._cost()) is None:
+            return body
+        return with_cost(body, at, cost)
+
+    async def _event(self, message: dict[str, Any]) -> None:
+        body, held, self._held = message.get("body", b""), self._held, b""
+        if USAGE in body and _NO_CHOICES in body:
+            body = await self._at(body, last_usage(body))
+            body = joined(held, body) if self._merge and held else held + body
+        elif self._merge and _FINISH in body and message.get("more_body"):
+            self._held, body = body, held  # it may be the last of its stream; of n choices, only the last one is
+            if not body:
+                return
+        else:
+            body = held + body
+        await self._send({**message, "body": body})
+
+
+class MessagesAnswer(Answer):
+    """Anthropic's form: the usage of a JSON answer, or of a stream's `message_delta`."""
+
+    def send(self, message: dict[str, Any]) -> Awaitable[None]:
+        """ASGI's send."""
+        if not self._streams:
+            return self._other(message)
+        if message.get("body", b"").startswith(b"event: message_delta"):
+            return self._event(message)
+        return self._send(message)
+
+    async def _event(self, message: dict[str, Any]) -> None:
+        body = message["body"]
+        await self._send({**message, "body": await self._at(body, last_usage(body))})
+
+
+class ResponsesAnswer(Answer):
+    """The form of /v1/responses: the usage of a response object, which a stream's last event carries.
+
+    `in_background`: called once when the answer says that its work goes on without a caller.
+    """
+
+    _TOLD = (b"event: response.created", b"event: response.completed", b"event: response.incomplete",
+             b"event: response.failed")
+
+    def __init__(self, send: Any, cost: Cost, in_background: Callable[[], None]) -> None:
+        super().__init__(send, cost)
+        self._in_background = in_background
+
+    def send(self, message: dict[str, Any]) -> Awaitable[None]:
+        """ASGI's send."""
+        if not self._streams:
+            return self._other(message)
+        if message.get("body", b"").startswith(self._TOLD):
+            return self._event(message)
+        return self._send(message)
+
+    async def _costed(self, body: bytes) -> bytes:
+        if _BACKGROUND in body:
+            self._in_background()
+        return await self._at(body, answers_usage(body))
+
+    async def _event(self, message: dict[str, Any]) -> None:
+        body = message["body"]
+        if _BACKGROUND in body and body.startswith(self._TOLD[0]):
+            self._in_background()
+        await self._send({**message, "body": await self._at(body, events_usage(body))})
+
+
+async def _nothing() -> None:
+    pass
