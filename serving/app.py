@@ -6,6 +6,7 @@ brings that Ray up on one machine.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import time
 from collections.abc import Callable, Iterable
@@ -34,69 +35,96 @@ class Surroundings:
     secret: str
 
 
+@dataclass(frozen=True)
+class Sources:
+    """Where the weights are: hub id or path by model, and by adapter of a model."""
+
+    models: dict[str, str]
+    adapters: dict[str, dict[str, str]]
+
+
 def open_sink(path: Path) -> Callable[[MeterReading], None]:
     """In a replica: the function that writes readings to the ledger."""
     return Ledger.open(path).write_reading
 
 
-class GatewayEntry:
-    """The gateway as Ray Serve carries it: built in the replica at the first message, from values that can travel."""
+class GatewayReplica:
+    """A gateway as Ray Serve runs it: a replica that listens on the API's port itself, beside its siblings.
 
-    def __init__(self, fleet: Fleet, around: Surroundings) -> None:
-        self._fleet, self._around = fleet, around
-        self._app: Any = None
-        self._records: Any = None
+    Ray starts, watches and stops it; requests do not pass through Ray's proxies.
+    """
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """ASGI."""
-        if self._app is None:
-            self._build()
-        await self._app(scope, receive, send)
-        if scope["type"] == "lifespan":
-            self._records.close()
-
-    def _build(self) -> None:
+    async def __init__(self, fleet: Fleet, around: Surroundings) -> None:
         from serving.engines.directory import RayReplicaDirectory
         from serving.gateway.app import Gateway, Ports
+        from serving.gateway.server import GatewayServer, listen
         from serving.ledger.live import LedgerKeyring, LedgerRecords
 
-        ledger = Ledger.open(self._around.ledger_path)
+        ledger = Ledger.open(around.ledger_path)
         self._records = LedgerRecords(ledger)
-        ports = Ports(LedgerKeyring(ledger, self._around.pepper), RayReplicaDirectory(self._fleet), self._records,
+        ports = Ports(LedgerKeyring(ledger, around.pepper), RayReplicaDirectory(fleet), self._records,
                       PrometheusMeter())
-        self._app = Gateway(self._fleet, ports, self._around.secret)
+        sock = listen(fleet.gateway.host, fleet.gateway.port)
+        self._server = GatewayServer(Gateway(fleet, ports, around.secret), fleet.gateway, sock)
+        await self._server.start()
+
+    async def check_health(self) -> None:
+        """Ray Serve's hook. Raises: RuntimeError when the server has ended."""
+        if not self._server.healthy:
+            raise RuntimeError("the gateway's server has ended")
+
+    async def __del__(self) -> None:
+        """Ray Serve's hook at a graceful stop: what is under way may end, and every record is written."""
+        await self._server.stop()
+        await asyncio.to_thread(self._records.close)
 
 
 class PrometheusMeter:
-    """The gateway's counts, as Prometheus metrics."""
+    """The gateway's counts, as Prometheus metrics. Labelled children are kept: finding one costs as much as using it."""
 
     def __init__(self) -> None:
         from serving.telemetry.metrics import GatewayMetrics
 
         self._metrics = GatewayMetrics()
+        self._known: dict[tuple[str, ...], Any] = {}
+
+    def _of(self, *name_and_labels: str) -> Any:
+        found = self._known.get(name_and_labels)
+        if found is None:
+            name, *labels = name_and_labels
+            found = self._known[name_and_labels] = self._metrics[name].labels(*labels)
+        return found
 
     def begin(self, model: str) -> None:
-        """A request has been routed."""
-        self._metrics["flotilla_requests_in_flight"].labels(model).inc()
+        """A request has been sent to a replica."""
+        self._of("flotilla_requests_in_flight", model).inc()
 
     def end(self, model: str) -> None:
         """It is over."""
-        self._metrics["flotilla_requests_in_flight"].labels(model).dec()
+        self._of("flotilla_requests_in_flight", model).dec()
+
+    def queued(self, model: str, count: int) -> None:
+        """So many wait in this gateway."""
+        self._of("flotilla_requests_queued", model).set(count)
+
+    def moved(self, model: str, to: str) -> None:
+        """A request goes to a fallback."""
+        self._of("flotilla_fallbacks_total", model, to).inc()
 
     def answered(self, record: RequestRecord, cost_usd: float | None) -> None:
         """Count one request."""
-        found, who = self._metrics, (record.model, record.tenant)
-        found["flotilla_requests_total"].labels(*who, record.endpoint, str(record.code)).inc()
+        of, who = self._of, (record.model, record.tenant)
+        of("flotilla_requests_total", *who, record.endpoint, str(record.code)).inc()
         if not record.model:
             return
-        found["flotilla_request_duration_seconds"].labels(*who, record.endpoint).observe(record.duration_s)
+        of("flotilla_request_duration_seconds", *who, record.endpoint).observe(record.duration_s)
         if record.ttft_s is not None:
-            found["flotilla_time_to_first_token_seconds"].labels(*who).observe(record.ttft_s)
+            of("flotilla_time_to_first_token_seconds", *who).observe(record.ttft_s)
             if record.tokens and record.tokens.completion > 1 and record.outcome == "finished":
                 per_token = (record.duration_s - record.ttft_s) / (record.tokens.completion - 1)
-                found["flotilla_time_per_output_token_seconds"].labels(*who).observe(per_token)
+                of("flotilla_time_per_output_token_seconds", *who).observe(per_token)
         if cost_usd is not None:
-            found["flotilla_request_cost_usd"].labels(*who).observe(cost_usd)
+            of("flotilla_request_cost_usd", *who).observe(cost_usd)
 
 
 def samples(ledger: Ledger) -> Iterable[Sample]:
@@ -127,11 +155,11 @@ def targets(ledger: Ledger) -> Iterable[Target]:
             yield Target(replica.endpoint, replica.model, replica.replica_id)
 
 
-def deploy(fleet: Fleet, sources: dict[str, str], around: Surroundings, env: dict[str, str],
+def deploy(fleet: Fleet, sources: Sources, around: Surroundings, env: dict[str, str],
            progress: Progress) -> None:
     """Bring all models up on a connected Ray, one after the other, and then the gateway.
 
-    `sources`: model to hub id or path. `env`: environment of all replicas. Returns when the API answers.
+    `env`: environment of all replicas. Returns when the API answers.
     Raises: RuntimeError of Ray Serve when an application does not come up.
     """
     from ray import serve
@@ -144,17 +172,16 @@ def deploy(fleet: Fleet, sources: dict[str, str], around: Surroundings, env: dic
     sink = functools.partial(open_sink, around.ledger_path)
     for name in fleet.models:
         progress(f"model {name}")
-        app = application(fleet, name, sources[name], around.secret, sink, env)
+        app = application(fleet, name, sources.models[name], around.secret, sink, env, sources.adapters[name])
         _run(serve, app, app_name(name), None, quiet)
     progress("gateway")
-    entry = serve.ingress(GatewayEntry(fleet, around))(type("Gateway", (), {}))
     gateway_env = env | {"PROMETHEUS_MULTIPROC_DIR": str(around.multiprocess_dir)}
     gateway = serve.deployment(
-        entry, name="Gateway", num_replicas=fleet.gateway.replicas, max_ongoing_requests=10_000,
-        graceful_shutdown_timeout_s=fleet.gateway.request_timeout_s, health_check_period_s=2,
+        GatewayReplica, name="Gateway", num_replicas=fleet.gateway.replicas, health_check_period_s=2,
+        graceful_shutdown_timeout_s=fleet.gateway.drain_s + 5,
         ray_actor_options={"num_cpus": 0.1, "runtime_env": {"env_vars": gateway_env}},
     )
-    _run(serve, gateway.bind(), "gateway", "/", quiet)
+    _run(serve, gateway.bind(fleet, around), "gateway", None, quiet)
 
 
 def _run(serve: Any, app: Any, name: str, route_prefix: str | None, logging_config: Any) -> None:

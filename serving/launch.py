@@ -56,28 +56,17 @@ def clear(state: RunState) -> int:
 
 def environment(plan: Plan, found: Fleet) -> dict[str, str]:
     """What the run's processes need in their environment; Ray reads most of it when it is imported."""
-    haproxy = Path(plan.work_dir) / "h"
     return {
         processes.MARK: plan.run,
         "FLOTILLA_STATE_DIR": plan.state_dir,
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-        # Ray binds it so that runs share it, and one run's HAProxy would fall back to another's proxy
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_NBTHREAD": "2",
-        # a reload must not cut streams that are still allowed to run
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(found.gateway.request_timeout_s) + 30),
-        # on one machine HAProxy learns of a leaving replica within its broadcast of 0.1 s
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        # what Ray does in the background took a tenth of a core; on two cores that is a twentieth of the throughput
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4",
+        "RAY_enable_metrics_collection": "0",
+        "RAY_event_stats": "0",
+        "RAY_task_events_report_interval_ms": "0",
+        "RAY_raylet_report_resources_period_milliseconds": "1000",
+        "RAY_worker_niceness": "0",  # Ray's own 15 lets whatever else runs on the machine go before the API
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "VLLM_RPC_BASE_PATH": plan.work_dir,  # vLLM's sockets go when the run's folder goes

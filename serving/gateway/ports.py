@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Literal, Protocol
 
+from serving.fleet.balance import Replica
 from serving.fleet.records import RequestRecord
 from serving.fleet.tenants import Principal
+
+ModelState = Literal["ready", "starting", "scaled_to_zero", "unavailable"]
 
 
 class Keyring(Protocol):
@@ -19,12 +23,24 @@ class Keyring(Protocol):
 class ReplicaDirectory(Protocol):
     """Knows where a model's replicas listen."""
 
-    async def choose(self, model: str) -> str:
-        """Address (host:port) of a replica. Raises: NoReplica."""
+    async def start(self) -> None:
+        """Begin to watch."""
         ...
 
-    async def ready(self) -> dict[str, bool]:
-        """Which models have a replica now."""
+    def replicas(self, model: str) -> Sequence[Replica]:
+        """Those that take requests now: the same object until the set changes. No I/O."""
+        ...
+
+    def state(self, model: str) -> ModelState:
+        """Why there are replicas, or none. No I/O."""
+        ...
+
+    async def wake(self, model: str) -> None:
+        """Ask for a replica of a model that is scaled to zero. Returns at once."""
+        ...
+
+    async def wait(self, model: str, timeout_s: float) -> bool:
+        """Until the model has a replica; False when the time is over first."""
         ...
 
 
@@ -40,11 +56,19 @@ class Meter(Protocol):
     """Counts what happened, for Prometheus."""
 
     def begin(self, model: str) -> None:
-        """A request has been routed to `model`."""
+        """A request has been sent to a replica of `model`."""
         ...
 
     def end(self, model: str) -> None:
         """That request is over."""
+        ...
+
+    def queued(self, model: str, count: int) -> None:
+        """So many requests wait in this gateway for a replica of `model`."""
+        ...
+
+    def moved(self, model: str, to: str) -> None:
+        """A request for `model` goes to its fallback `to`."""
         ...
 
     def answered(self, record: RequestRecord, cost_usd: float | None) -> None:

@@ -1,20 +1,27 @@
 """Reading a request: its body within the limit, and the few members of it that routing needs.
 
-The body itself goes on to the engine byte for byte; only a stream's `stream_options` may be appended to.
+The body goes on to the engine byte for byte. Where the gateway has to say something else (another model's name, the
+usage of a stream, the id of a response), it appends members: JSON keeps the last of two equal keys.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
-from serving.errors import BodyTooLarge, MalformedRequest
+from serving.errors import BodyTimeout, BodyTooLarge, MalformedRequest
+from serving.fleet.balance import key_of
+from serving.gateway import forms
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
+_TRUE = (b"true", b"1", b"yes", b"on")
+_LONGEST_NAME = 256  # characters of a model's name; names are compared with all there are
+_PREFIX = 1024  # bytes of a prompt that say which conversation or document it belongs to
 
 
 class CallerGone(Exception):
@@ -22,42 +29,94 @@ class CallerGone(Exception):
 
 
 class _Head(msgspec.Struct):
-    model: str
+    model: Annotated[str, msgspec.Meta(max_length=_LONGEST_NAME)]
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
+    messages: msgspec.Raw = msgspec.Raw(b"")
+    prompt: msgspec.Raw = msgspec.Raw(b"")
+    input: msgspec.Raw = msgspec.Raw(b"")
+    instructions: msgspec.Raw = msgspec.Raw(b"")
+    prompt_cache_key: str | None = None
+    previous_response_id: str | None = None
 
 
-@dataclass(frozen=True)
+class _Message(msgspec.Struct):
+    role: str = ""
+
+
+@dataclass
 class Body:
-    """A request's body as it goes upstream. `asked_usage`: the caller wants the usage chunk of a stream."""
+    """A request's body. `asked_usage`: the caller wants the usage chunk of a stream. """
 
     model: str
     stream: bool
     asked_usage: bool
     data: bytes
+    previous_response: str = ""
+    _head: _Head | None = None
+    _model_at: tuple[int, int] = (0, 0)  # where the name stands in a form
+
+    def conversation(self, session: str) -> int:
+        """A 64-bit key that stays the same over the turns of a conversation.
+
+        `session`: what the caller calls it. Without: the prompt up to the first user message, which later turns repeat.
+        """
+        head = self._head
+        name = session or (head.prompt_cache_key if head else None)
+        if name:
+            return key_of(b"session", name.encode())
+        if head is None:
+            return key_of(self.data[:_PREFIX])
+        if head.messages:
+            return key_of(_opening(bytes(head.messages)))
+        if head.input:
+            return key_of(bytes(head.instructions)[:_PREFIX], _opening(bytes(head.input)))
+        return key_of(bytes(head.prompt or head.messages)[:_PREFIX])
+
+    def with_members(self, members: dict[str, Any]) -> bytes:
+        """The body as it goes upstream: with further JSON members, or with another model in a form."""
+        if not members:
+            return self.data
+        if self._head is not None:
+            return self.data.rstrip()[:-1] + b"," + json.dumps(members)[1:].encode()
+        if name := members.get("model"):
+            begin, end = self._model_at
+            return self.data[:begin] + name.encode() + self.data[end:]
+        return self.data
 
 
-async def read(receive: Receive, content_length: str | None, limit_bytes: int) -> bytes:
-    """The whole body. Raises: BodyTooLarge as soon as that is known, CallerGone."""
+async def read(receive: Receive, content_length: str | None, limit_bytes: int, pause_s: float) -> bytes:
+    """The whole body. Raises: BodyTooLarge as soon as that is known, BodyTimeout, CallerGone."""
     if content_length is not None and content_length.isdigit() and int(content_length) > limit_bytes:
         raise BodyTooLarge(limit_bytes)
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise CallerGone
+    message = await _part(receive, pause_s)
+    part = message.get("body", b"")
+    if not message.get("more_body") and len(part) <= limit_bytes:
+        return bytes(part)
+    parts, size = [part], len(part)
+    while message.get("more_body") and size <= limit_bytes:
+        message = await _part(receive, pause_s)
         part = message.get("body", b"")
         size += len(part)
-        if size > limit_bytes:
-            raise BodyTooLarge(limit_bytes)
         parts.append(part)
-        if not message.get("more_body"):
-            return b"".join(parts)
+    if size > limit_bytes:
+        raise BodyTooLarge(limit_bytes)
+    return b"".join(parts)
+
+
+async def _part(receive: Receive, pause_s: float) -> dict[str, Any]:
+    try:
+        async with asyncio.timeout(pause_s):
+            message = await receive()
+    except TimeoutError as error:
+        raise BodyTimeout(pause_s) from error
+    if message["type"] == "http.disconnect":
+        raise CallerGone
+    return message
 
 
 def parse(data: bytes) -> Body:
-    """What routing needs of a body. Raises: MalformedRequest."""
+    """What routing needs of a JSON body. Raises: MalformedRequest."""
     try:
         head = _DECODER.decode(data)
     except msgspec.ValidationError as error:
@@ -66,14 +125,44 @@ def parse(data: bytes) -> Body:
         raise MalformedRequest(f"the request body is not JSON: {error}") from error
     except RecursionError as error:
         raise MalformedRequest("the request body is nested too deeply") from error
-    stream = bool(head.stream)
     options = head.stream_options or {}
-    asked = bool(options.get("include_usage"))
-    if stream and not asked:
-        # JSON keeps the last of two equal keys, so appending replaces what stands there without re-writing the rest
-        extra = json.dumps({**options, "include_usage": True}).encode()
-        data = data.rstrip()[:-1] + b',"stream_options":' + extra + b"}"
-    return Body(head.model, stream, asked, data)
+    return Body(head.model, bool(head.stream), bool(options.get("include_usage")), data,
+                head.previous_response_id or "", head)
+
+
+def stream_usage(body: Body) -> dict[str, Any]:
+    """The members that make a stream end with its usage, beside what the caller asked of its stream."""
+    options = (body._head.stream_options if body._head else None) or {}
+    return {"stream_options": {**options, "include_usage": True}}
+
+
+def parse_form(data: bytes, content_type: str) -> tuple[Body, str]:
+    """What routing needs of a multipart form, and the content type to send it on with. Raises: MalformedRequest."""
+    kind, found = forms.parts(data, content_type.encode("latin-1"))
+    if b"model" not in found:
+        raise MalformedRequest("the form has no part named model")
+    begin, end = found[b"model"]
+    if end - begin > _LONGEST_NAME:
+        raise MalformedRequest(f"the form's part named model has more than {_LONGEST_NAME} bytes")
+    stream = data[slice(*found.get(b"stream", (0, 0)))].strip().lower() in _TRUE
+    name = data[begin:end].decode("utf-8", "replace")
+    return Body(name, stream, True, data, _model_at=(begin, end)), kind.decode("latin-1")
+
+
+def _opening(messages: bytes) -> bytes:
+    """A message list up to the end of its first message by a user, or the first bytes of what is no list."""
+    try:
+        found = _MESSAGES.decode(messages)
+        kept = []
+        for raw in found[:4]:
+            kept.append(bytes(raw))
+            if _MESSAGE.decode(raw).role == "user":
+                break
+        return b"".join(kept)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return messages[:_PREFIX]
 
 
 _DECODER = msgspec.json.Decoder(_Head)
+_MESSAGES = msgspec.json.Decoder(list[msgspec.Raw])
+_MESSAGE = msgspec.json.Decoder(_Message)

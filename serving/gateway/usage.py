@@ -1,4 +1,4 @@
-"""The last thing of an answer: its usage, with tokens and cost."""
+"""The last thing of an answer: its usage, with tokens and cost, in OpenAI's or Anthropic's words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 from serving.fleet.records import Tokens
 
 _MARK = b'"usage":{'
-TAIL = 16 * 1024  # bytes at the end of a stream in which its usage stands
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Usage:
 
 
 def find(body: bytes) -> Usage | None:
-    """The last usage object of a JSON answer or of a stream's tail; None if there is none.
+    """The last usage object of a JSON answer or of a stream's events; None if there is none.
 
     Inside a JSON string the quotes of the mark would be escaped, so text that looks like usage is never taken for it.
     """
@@ -29,12 +28,17 @@ def find(body: bytes) -> Usage | None:
     if at < 0:
         return None
     try:
-        found, _ = json.JSONDecoder().raw_decode(body[at + len(_MARK) - 1 :].decode("utf-8", "replace"))
+        found, _ = _DECODER.raw_decode(body[at + len(_MARK) - 1 : at + 4096].decode("utf-8", "replace"))
     except ValueError:
         return None
-    details = found.get("prompt_tokens_details") or {}
-    cached = _count(details, "cached_tokens")
-    tokens = Tokens(_count(found, "prompt_tokens"), cached, _count(found, "completion_tokens"))
+    if "input_tokens" in found:  # responses, messages
+        cached = _count(found.get("input_tokens_details") or {}, "cached_tokens")
+        # Anthropic counts what the cache gave or took on top
+        read, made = _count(found, "cache_read_input_tokens"), _count(found, "cache_creation_input_tokens")
+        tokens = Tokens(_count(found, "input_tokens") + read + made, cached or read, _count(found, "output_tokens"))
+    else:
+        cached = _count(found.get("prompt_tokens_details") or {}, "cached_tokens")
+        tokens = Tokens(_count(found, "prompt_tokens"), cached, _count(found, "completion_tokens"))
     cost = found.get("cost")
     return Usage(tokens, float(cost) if isinstance(cost, int | float) else None)
 
@@ -42,3 +46,6 @@ def find(body: bytes) -> Usage | None:
 def _count(usage: dict[str, Any], key: str) -> int:
     value = usage.get(key)
     return value if isinstance(value, int) and value >= 0 else 0
+
+
+_DECODER = json.JSONDecoder()

@@ -1,6 +1,7 @@
 """A model replica with a script: an HTTP/1.1 server that answers, streams, breaks or hangs as a test tells it.
 
-Works on raw sockets, because the point is what happens when HTTP is not spoken to its end.
+Works on raw sockets, because the point is what happens when HTTP is not spoken to its end. `CarriedReplica` runs the
+same scripts behind the real carrier server.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
+
+from serving.carrier.server import CarrierServer
 
 USAGE = {
     "prompt_tokens": 9,
@@ -52,6 +56,10 @@ class Exchange:
 
     async def end_stream(self) -> None:
         await self.write(b"0\r\n\r\n")
+
+    async def half(self) -> None:
+        """Half of a JSON answer."""
+        await self.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 999\r\n\r\n{")
 
     def hang_up(self, rudely: bool = False) -> None:
         if rudely:  # a reset, as from a process that was killed
@@ -196,3 +204,78 @@ class FakeReplica:
                 break
         with suppress(ConnectionError):
             await asyncio.wait_for(script, 5)
+
+
+class _Carried(Exchange):
+    """The same, over the carrier."""
+
+    async def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def whole(self, status: int, body: bytes, kind: str = "application/json", **headers: str) -> None:
+        more = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        await self.begin(status, [(b"content-type", kind.encode()), *more])
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def begin_stream(self) -> None:
+        await self.begin(200, [(b"content-type", b"text/event-stream; charset=utf-8")])
+
+    async def part(self, data: bytes) -> None:
+        await self.send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end_stream(self) -> None:
+        await self.send({"type": "http.response.body", "body": b""})
+
+    def hang_up(self, rudely: bool = False) -> None:
+        self.break_all(rudely)
+
+    async def half(self) -> None:
+        await self.begin(200, [(b"content-type", b"application/json")])
+        await self.part(b"{")
+
+
+class CarriedReplica:
+    """A replica whose scripts answer over a carrier connection."""
+
+    def __init__(self, script: Script | None = None) -> None:
+        self.script = script or answers()
+        self.asked: list[Exchange] = []
+        self.arrived = asyncio.Event()
+        self._server = CarrierServer(self._app)
+
+    async def start(self) -> CarriedReplica:
+        sock = socket.socket()
+        sock.bind(("127.0.0.1", 0))
+        self.address = f"carrier:127.0.0.1:{sock.getsockname()[1]}"
+        await self._server.start(sock)
+        return self
+
+    async def stop(self) -> None:
+        self._server.close()
+
+    @property
+    def last(self) -> Exchange:
+        return self.asked[-1]
+
+    async def _app(self, scope: Any, receive: Any, send: Any) -> None:
+        body = (await receive())["body"]
+        headers = {k.decode().lower(): v.decode() for k, v in scope["headers"]}
+        path = scope["path"] + ("?" + scope["query_string"].decode() if scope["query_string"] else "")
+        exchange = _Carried(path, headers, body, None)  # type: ignore[arg-type]
+        exchange.send, exchange.break_all = send, self._break_all
+        self.asked.append(exchange)
+        self.arrived.set()
+        leaving = asyncio.ensure_future(receive())
+        leaving.add_done_callback(lambda _: exchange.gone.set())
+        try:
+            await self.script(exchange)
+        finally:
+            leaving.cancel()
+
+    def _break_all(self, rudely: bool) -> None:
+        for link in list(self._server._links):
+            if rudely:
+                link.transport.abort()
+            else:
+                link._flush()
+                link.transport.close()

@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 import uvicorn
-from fake_replica import FakeReplica, Script
+from fake_replica import CarriedReplica, FakeReplica, Script
 
-from serving.errors import InvalidKey, NoReplica
+from serving.errors import InvalidKey
+from serving.fleet.balance import Replica
 from serving.fleet.catalogue import Fleet
 from serving.fleet.config import parse
 from serving.fleet.records import RequestRecord
 from serving.fleet.tenants import Principal
 from serving.gateway.app import Gateway, Ports
+from serving.gateway.server import limits, listen
+from serving.gateway.wire import with_limits
 
-KEY = "flt_good"
+KEY, OF = "flt_good", "flt_of_"
 SECRET = "between us"
 FLEET = """\
 name: sample
@@ -38,33 +43,133 @@ tenants: {demo: {}}
 gateway: {max_body_mib: 0.0625, request_timeout_s: %g}
 """
 LIMIT = 65_536
+_MODEL = {"source": "org/any", "architecture": "LlamaForCausalLM", "accelerator": "core",
+          "slo": {"ttft_ms": 1500, "tpot_ms": 80}}
+
+
+def fleet_file(models: dict[str, dict[str, Any]] | None = None, **sections: Any) -> str:
+    """A fleet file in which each model says only what the test is about. JSON is YAML."""
+    return json.dumps({
+        "name": "sample", "prices": "prices.json",
+        "accelerators": {"core": {"kind": "cpu", "memory_gib": 2, "price_usd_per_hour": 0.04}},
+        "models": {name: _MODEL | said for name, said in (models or {"qwen": {}}).items()},
+        "tenants": {"demo": {}},
+    } | sections)
+
+
+async def settled(count: Callable[[], int], pause_s: float = 0.1) -> int:
+    """What a counter says once it stands still."""
+    before = -1
+    while before != (before := count()):
+        await asyncio.sleep(pause_s)
+    return before
+
+
+class Caller:
+    """A caller on a raw socket, with little room for what it does not read."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def at(cls, rig: Rig, data: bytes = b"", room: int = 4096) -> Caller:
+        """Connect and send."""
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", rig.port))
+        made = cls(*await asyncio.open_connection(sock=sock, limit=max(2048, room)))
+        await made.send(data)
+        return made
+
+    async def send(self, data: bytes) -> None:
+        """Send more."""
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def answer(self, limit_s: float = 5) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body of the next answer."""
+        async with asyncio.timeout(limit_s):
+            lines = []
+            while (line := (await self.reader.readline()).rstrip()):
+                lines.append(line.decode("latin-1"))
+            if not lines:
+                raise ConnectionError("closed without an answer")
+            headers = {k.lower(): v.strip() for k, _, v in (each.partition(":") for each in lines[1:])}
+            return int(lines[0].split()[1]), headers, await self._body(headers)
+
+    async def _body(self, headers: dict[str, str]) -> bytes:
+        if "content-length" in headers:
+            return await self.reader.readexactly(int(headers["content-length"]))
+        if headers.get("transfer-encoding") != "chunked":
+            return await self.reader.read()
+        found = []
+        while size := int(await self.reader.readline(), 16):
+            found.append(await self.reader.readexactly(size))
+            await self.reader.readline()
+        await self.reader.readline()
+        return b"".join(found)
+
+    async def closed(self, limit_s: float = 5) -> bytes:
+        """What still comes until the gateway closes the connection."""
+        async with asyncio.timeout(limit_s):
+            try:
+                return await self.reader.read()
+            except ConnectionError:
+                return b""
+
+    def leave(self) -> None:
+        """Close the connection."""
+        self.writer.close()
 
 
 class Keys:
-    """One good key."""
+    """One good key, and `flt_of_TENANT` for any other tenant."""
 
     async def principal(self, key: str) -> Principal:
+        if key.startswith(OF):
+            return Principal(key.removeprefix(OF), "key_2")
         if key != KEY:
             raise InvalidKey("this API key is not known here")
         return Principal("demo", "key_1")
 
 
+def _replica(address: str) -> Replica:
+    carried = address.removeprefix("carrier:")
+    return Replica(f"r-{address}", address) if carried == address else Replica(f"r-{address}", "127.0.0.1:1", carried)
+
+
 @dataclass
 class Directory:
-    """Replicas by turns; none: NoReplica."""
+    """Replicas as a test sets them, the same for every model unless `only` says which."""
 
     addresses: list[str] = field(default_factory=list)
-    chosen: Counter = field(default_factory=Counter)
+    only: dict[str, list[str]] = field(default_factory=dict)
+    states: dict[str, str] = field(default_factory=dict)  # of models without a replica
+    woken: list[str] = field(default_factory=list)
+    patience_s: float = 0.05
+    _made: dict[str, tuple[Replica, ...]] = field(default_factory=dict)
 
-    async def choose(self, model: str) -> str:
-        if not self.addresses:
-            raise NoReplica(model, 7)
-        address = self.addresses[self.chosen.total() % len(self.addresses)]
-        self.chosen[address] += 1
-        return address
+    async def start(self) -> None:
+        pass
 
-    async def ready(self) -> dict[str, bool]:
-        return {"qwen": bool(self.addresses), "llama": False}
+    def replicas(self, model: str) -> tuple[Replica, ...]:
+        now = tuple(_replica(a) for a in self.only.get(model, self.addresses))
+        if self._made.get(model) != now:
+            self._made[model] = now
+        return self._made[model]
+
+    def state(self, model: str) -> str:
+        return "ready" if self.replicas(model) else self.states.get(model, "unavailable")
+
+    async def wake(self, model: str) -> None:
+        self.woken.append(model)
+
+    async def wait(self, model: str, timeout_s: float) -> bool:
+        limit = time.monotonic() + min(timeout_s, self.patience_s)
+        while not self.replicas(model) and time.monotonic() < limit:
+            await asyncio.sleep(0.002)
+        return bool(self.replicas(model))
 
 
 @dataclass
@@ -73,6 +178,8 @@ class Counted:
 
     open: Counter = field(default_factory=Counter)
     begun: int = 0
+    waiting: Counter = field(default_factory=Counter)
+    moves: list[tuple[str, str]] = field(default_factory=list)
     answers: list[tuple[RequestRecord, float | None]] = field(default_factory=list)
 
     def begin(self, model: str) -> None:
@@ -82,6 +189,12 @@ class Counted:
     def end(self, model: str) -> None:
         self.open[model] -= 1
 
+    def queued(self, model: str, count: int) -> None:
+        self.waiting[model] = count
+
+    def moved(self, model: str, to: str) -> None:
+        self.moves.append((model, to))
+
     def answered(self, record: RequestRecord, cost_usd: float | None) -> None:
         self.answers.append((record, cost_usd))
 
@@ -89,30 +202,31 @@ class Counted:
 class Rig:
     """A gateway under test. `close` checks what must hold whatever was asked."""
 
-    def __init__(self, timeout_s: float = 30.0) -> None:
+    def __init__(self, timeout_s: float = 30.0, fleet: str = "", carried: bool = False) -> None:
+        self._kind = CarriedReplica if carried else FakeReplica
         self.directory, self.meter = Directory(), Counted()
         self.records: asyncio.Queue[RequestRecord] = asyncio.Queue()
-        self.replicas: list[FakeReplica] = []
+        self.replicas: list[FakeReplica | CarriedReplica] = []
         self._asked = 0
-        fleet = parse(FLEET % timeout_s, "sample", Fleet)
-        self._gateway = Gateway(fleet, Ports(Keys(), self.directory, self, self.meter), SECRET)
+        self.fleet = parse(fleet or FLEET % timeout_s, "sample", Fleet)
+        self.gateway = Gateway(self.fleet, Ports(Keys(), self.directory, self, self.meter), SECRET)
 
     def put(self, record: RequestRecord) -> None:
         """The gateway's port for records."""
         self.records.put_nowait(record)
 
     async def _app(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["path"] not in ("/healthz", "/readyz"):
+        if scope["type"] == "http" and scope["path"] not in ("/healthz", "/readyz", "/openapi.json"):
             self._asked += 1
-        await self._gateway(scope, receive, send)
+        await self.gateway(scope, receive, send)
 
     async def start(self) -> Rig:
-        sock = socket.socket()
-        sock.bind(("127.0.0.1", 0))
+        sock = listen("127.0.0.1", 0)
         self.port = sock.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(
-            self._app, log_level="warning", http="httptools", loop="none", interface="asgi3"
+            self._app, log_level="error", http=with_limits(limits(self.fleet.gateway)), loop="none",
+            interface="asgi3", ws="none",
         )
         config.load()
         # serve() would take the signals, and a tenth of a second to start and to stop, from each test
@@ -122,9 +236,9 @@ class Rig:
         self.session = aiohttp.ClientSession(self.url, headers={"authorization": f"Bearer {KEY}"})
         return self
 
-    async def replica(self, script: Script | None = None) -> FakeReplica:
+    async def replica(self, script: Script | None = None) -> FakeReplica | CarriedReplica:
         """One more replica of every model."""
-        made = await FakeReplica(script).start()
+        made = await self._kind(script).start()
         self.replicas.append(made)
         self.directory.addresses.append(made.address)
         return made
@@ -139,12 +253,22 @@ class Rig:
         assert not state.tasks, "a request never ended"
         for connection in list(state.connections):
             connection.transport.close()
+        self._check_seats()
         await self._server.lifespan.shutdown()
         for replica in self.replicas:
             await replica.stop()
         assert self.records.empty(), "more records than requests"
         assert not +self.meter.open and not -self.meter.open, "begin and end are not balanced"
         assert len(self.meter.answers) == self._asked, "every request is counted once"
+
+    def _check_seats(self) -> None:
+        """Nothing is held for requests that are over."""
+        forward = self.gateway._forward
+        for name, lane in forward._lanes.items():
+            assert lane._balancer.in_flight() == 0, f"seats of {name} are still taken"
+            assert len(lane._queue) == 0, f"someone still waits for {name}"
+        for address, link in forward._upstream._links._links.items():
+            assert not link._sinks, f"streams to {address} are still open"
 
     def post(self, body: object, path: str = "/v1/chat/completions", **more: Any) -> Any:
         """A request; a context manager that gives the answer."""

@@ -60,37 +60,6 @@ async def test_after_the_answer_is_no_abort(rig: Rig) -> None:
         assert (await rig.record()).outcome == "finished"
 
 
-async def test_the_end_of_the_answer_is_told_as_a_disconnect_and_is_none(rig: Rig) -> None:
-    """Servers answer receive() with a disconnect as soon as the answer is whole, at times before send() returns."""
-    await rig.replica(streams(STREAM))
-    sent, over = [], asyncio.Event()
-    data = json.dumps(STREAMED).encode()
-    messages = [{"type": "http.request", "body": data, "more_body": False}]
-
-    async def receive() -> dict:
-        if messages:
-            return messages.pop()
-        await over.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(message: dict) -> None:
-        sent.append(message)
-        if message["type"] == "http.response.body" and not message.get("more_body"):
-            over.set()
-            for _ in range(5):
-                await asyncio.sleep(0)
-
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/v1/chat/completions",
-        "headers": [(b"authorization", b"Bearer flt_good")],
-    }
-    await rig._app(scope, receive, send)
-    record = await rig.record()
-    assert (record.code, record.outcome) == (200, "finished")
-
-
 async def test_the_next_caller_is_served(rig: Rig) -> None:
     replica = await rig.replica(hangs)
     _, writer = await connect(rig, raw_request(json.dumps(CHAT).encode()))

@@ -19,13 +19,29 @@ STATUS = {
     errors.KeysUnavailable: 503,
     errors.NoReplica: 503,
     errors.ReplicaFailed: 502,
-    errors.UpstreamTimeout: 504,
+    errors.DeadlineExceeded: 504,
+    errors.Draining: 503,
+    errors.Overloaded: 503,
+    errors.TooManyWaiting: 429,
+    errors.ModelNotAllowed: 403,
+    errors.UnknownResponse: 404,
+    errors.UnsupportedEndpoint: 404,
+    errors.WrongMethod: 405,
+    errors.BodyTimeout: 408,
+    errors.HeadersTooLarge: 431,
 }
 ARGUMENTS = {
     errors.UnknownModel: ("qwen4", ["qwen"]),
     errors.UnknownEndpoint: ("GET", "/x"),
     errors.BodyTooLarge: (10,),
     errors.NoReplica: ("qwen", 7),
+    errors.Overloaded: ("qwen", 7),
+    errors.TooManyWaiting: ("qwen", 7),
+    errors.ModelNotAllowed: ("qwen", "demo", ["llama"]),
+    errors.UnsupportedEndpoint: ("qwen", "/v1/embeddings"),
+    errors.WrongMethod: ("GET", "/x", ["POST"]),
+    errors.BodyTimeout: (3.0,),
+    errors.DeadlineExceeded: (3.0,),
 }
 
 
@@ -64,7 +80,13 @@ def test_the_body_is_as_openais_clients_expect_it(kind: type[errors.FlotillaErro
     error = made(kind)
     found = json.loads(table.body(error))["error"]
     assert found["message"] == str(error)
-    assert found["type"] == ("server_error" if STATUS[kind] >= 500 else "invalid_request_error")
+    of_callers = "rate_limit_error" if STATUS[kind] == 429 else "invalid_request_error"
+    assert found["type"] == ("server_error" if STATUS[kind] >= 500 else of_callers)
+
+
+def test_anthropics_clients_get_their_own_form() -> None:
+    found = json.loads(table.body(errors.TooManyWaiting("qwen", 7), "messages"))
+    assert found == {"type": "error", "error": {"type": "rate_limit_error", "message": found["error"]["message"]}}
 
 
 def test_errors_of_other_rooms_are_internal() -> None:

@@ -35,8 +35,3 @@ def test_counts_that_are_none_count_as_nothing(value: object) -> None:
         {"usage": {"prompt_tokens": value, "prompt_tokens_details": None}}, separators=(",", ":")
     ).encode()
     assert usage.find(body).tokens == Tokens()
-
-
-def test_the_usage_of_a_long_stream_stands_in_its_tail() -> None:
-    text = b"".join([delta("x" * 100)] * 500 + STREAM)
-    assert usage.find(text[-usage.TAIL :]) == usage.find(text)

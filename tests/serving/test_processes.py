@@ -112,7 +112,7 @@ def test_a_process_without_its_environment_is_known_by_its_files(
 
 
 def test_children_in_other_sessions_end_even_when_their_parents_did(mark: str) -> None:
-    """Without mark and files: HAProxy, started in a session of its own by a process that has since ended."""
+    """Without mark and files: started in a session of its own by a process that has since ended."""
     parent = (
         f"import subprocess, sys; c = subprocess.Popen([sys.executable, '-c', {STUBBORN!r}], start_new_session=True, "
         "stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True); c.stdout.readline(); print(c.pid)"

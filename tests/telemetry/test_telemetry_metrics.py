@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving.telemetry.metrics import BY_NAME, METRICS, GatewayMetrics, Metric
 
 UNITS = ("_seconds", "_usd", "_total", "_bytes", "_ratio")
-UNITLESS = {"flotilla_requests_in_flight", "flotilla_replicas"}  # counts of things
+UNITLESS = {"flotilla_requests_in_flight", "flotilla_requests_queued", "flotilla_replicas"}  # counts of things
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
@@ -26,7 +26,7 @@ def test_a_name_says_whose_it_is_and_in_which_unit(metric: Metric) -> None:
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
 def test_labels_are_few_and_bounded(metric: Metric) -> None:
     assert len(set(metric.labels)) == len(metric.labels)
-    assert set(metric.labels) <= {"model", "tenant", "endpoint", "code", "kind", "bucket", "state"}
+    assert set(metric.labels) <= {"model", "tenant", "endpoint", "code", "kind", "bucket", "state", "to"}
     assert metric.labels[0] == "model"
 
 

@@ -1,0 +1,161 @@
+"""Finding a replica that answers: the model, its other replicas, its fallbacks, until the first byte.
+
+May not happen in here: reading what the caller says or the replica answers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from serving.carrier.frames import Ask
+from serving.errors import FlotillaError, NoReplica, ReplicaFailed, UnknownResponse
+from serving.fleet.balance import tag
+from serving.fleet.routing import Target
+from serving.gateway.exchange import Exchange
+from serving.gateway.lanes import Lane, Place
+from serving.gateway.ports import Meter, ReplicaDirectory
+from serving.gateway.relay import deliver
+from serving.gateway.upstream import ReplicaGone, Upstream
+from serving.gateway.wire import Wire
+
+_TRIES = 4  # replicas asked for one request, over all its models
+_RESPONSE = re.compile(r"resp_[0-9a-f]{16}_[\w-]{1,80}", re.ASCII)  # it goes upstream as part of a path
+_DEATHS = 2  # of them, how many may die of it: a request that kills engines must not go through the whole fleet
+
+
+@dataclass
+class Call:
+    """One request on its way upstream.
+
+    `body`: what to send to a place. `key`: its conversation. `response`: the id of the stored response that it is about
+    or goes on from, if there is one, and `held_by`: the tag of the replica that holds it.
+    """
+
+    method: str
+    path: str
+    headers: list[tuple[bytes, bytes]]
+    body: Callable[[Place], bytes]
+    query: bytes = b""
+    key: int | None = None
+    response: str = ""
+    held_by: str = ""
+    tried: set[str] = field(default_factory=set)
+
+
+class Forward:
+    """Sends calls to replicas. One per event loop."""
+
+    def __init__(self, lanes: Mapping[str, Lane], directory: ReplicaDirectory, meter: Meter) -> None:
+        self._lanes, self._directory, self._meter = lanes, directory, meter
+        self._upstream = Upstream()
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._upstream.close()
+
+    async def run(self, call: Call, target: Target, exchange: Exchange, wire: Wire, send: Any) -> None:
+        """Have the call answered by one of the target's models.
+
+        Raises: NoReplica, ReplicaFailed, Overloaded, TooManyWaiting, as long as nothing has been sent to the caller.
+        """
+        failed: FlotillaError | None = None
+        deaths, stale = 0, False
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                place = await self._place(call, target, exchange)
+            except NoReplica:
+                if failed is None:
+                    raise
+                break
+            exchange.model = place.model
+            exchange.served = f"{place.model}:{target.adapter}" if target.adapter else place.model
+            answered = False
+            try:
+                answered = await self._ask(call, place, target, exchange, wire, send, tries_left)
+            except ReplicaGone as error:
+                failed = self._gone(error, place)
+                deaths += error.sent
+                stale = error.stale
+            finally:
+                self._lanes[place.model].leave(place, answered)
+            if answered:
+                return
+            if deaths >= _DEATHS:
+                break
+            if not stale:  # then the same replica is asked by a new connection
+                call.tried.add(place.replica.replica_id)
+            stale = False
+        raise failed or NoReplica(target.model, 5)
+
+    def _gone(self, error: ReplicaGone, place: Place) -> FlotillaError:
+        if not error.sent:
+            self._lanes[place.model].suspect(place.replica)
+            return NoReplica(place.model, 5)
+        return ReplicaFailed(f"the replica of {place.model!r} closed the connection without a whole answer")
+
+    async def _ask(self, call: Call, place: Place, target: Target, exchange: Exchange, wire: Wire, send: Any,
+                   tries_left: int) -> bool:
+        """Whether the caller has the answer; False: another replica may do better."""
+        ask = Ask(call.method, call.path, call.query, call.headers, call.body(place))
+        reply = await self._upstream.ask(place.replica, ask)
+        try:
+            await reply.begin()
+            if reply.status >= 500 and tries_left and self._others(call, place, target):
+                return False
+            await deliver(reply, exchange, wire, send)
+            return True
+        finally:
+            reply.abort()
+
+    def _others(self, call: Call, place: Place, target: Target) -> bool:
+        """Whether anyone else could answer."""
+        if call.held_by:
+            return False
+        tried = {*call.tried, place.replica.replica_id}
+        return any(r.replica_id not in tried for m in target.chain for r in self._lanes[m].balancer.replicas)
+
+    async def _place(self, call: Call, target: Target, exchange: Exchange) -> Place:
+        if call.held_by:
+            return self._held(call, target)
+        tenant = exchange.principal.tenant if exchange.principal else ""
+        chain = target.chain
+        if len(chain) == 1:
+            return await self._lanes[chain[0]].enter(tenant, call.key, call.tried)
+        for model in chain:
+            place = self._lanes[model].free(call.key, call.tried)
+            if place is not None:
+                if model != chain[0]:
+                    await self._moved(chain[0], model)
+                return place
+        there = [m for m in chain if any(r.replica_id not in call.tried for r in self._lanes[m].balancer.replicas)]
+        if there and there[0] != chain[0]:
+            await self._moved(chain[0], there[0])
+        return await self._lanes[there[0] if there else chain[0]].enter(tenant, call.key, call.tried)
+
+    async def _moved(self, model: str, to: str) -> None:
+        self._meter.moved(model, to)
+        if self._directory.state(model) == "scaled_to_zero":
+            await self._directory.wake(model)
+
+    def _held(self, call: Call, target: Target) -> Place:
+        lanes = [self._lanes[m] for m in target.chain] if target.chain else list(self._lanes.values())
+        for lane in lanes:
+            replica = lane.balancer.by_tag(call.held_by)
+            if replica is not None and replica.replica_id not in call.tried:
+                return lane.at(replica)
+        raise UnknownResponse(call.response)
+
+
+def response_id(place: Place, tenant: str, request_id: str) -> str:
+    """The id of a stored response: which replica holds it, and whose it is."""
+    return f"resp_{tag(place.replica.replica_id)}{tag(tenant)}_{request_id}"
+
+
+def holder(name: str, tenant: str) -> str:
+    """The tag of the replica that holds a response. Raises: UnknownResponse, also where it is another tenant's."""
+    if not _RESPONSE.fullmatch(name) or name[13:21] != tag(tenant):
+        raise UnknownResponse(name)
+    return name[5:13]

@@ -1,0 +1,173 @@
+"""One lane per model: its replicas, who is being answered, who waits.
+
+Joins the pure parts of the fleet (balance, admission) with the directory and the event loop. A request that gets a
+`Place` holds one of a replica's seats until it leaves. May not happen in here: HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from serving.errors import NoReplica, Overloaded, TooManyWaiting
+from serving.fleet.admission import DrainRate, FairQueue
+from serving.fleet.balance import Balancer, Replica
+from serving.fleet.catalogue import ModelSpec
+from serving.gateway.ports import Meter, ReplicaDirectory
+
+_ABSENT_S = 5.0  # a model that should run but has no replica is waited for this long
+_TICK_S = 0.1
+_SUSPECT_S = 2.0  # a replica that could not be reached is not asked again for this long
+
+
+@dataclass(frozen=True)
+class Place:
+    """A seat at a replica. Give it back with `Lane.leave`."""
+
+    model: str
+    replica: Replica
+
+
+@dataclass(eq=False)
+class _Waiter:
+    key: int | None
+    seat: asyncio.Future[Place] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Lane:
+    """The way to one model from one gateway process."""
+
+    def __init__(self, model: str, spec: ModelSpec, share: int, weights: Mapping[str, float],
+                 directory: ReplicaDirectory, meter: Meter) -> None:
+        """`share`: how many gateways share the replicas' seats."""
+        limits = spec.overload
+        seats = limits.max_in_flight or spec.engine.max_num_seqs + max(4, spec.engine.max_num_seqs // 4)
+        self.model = model
+        self._at_zero = spec.replicas.min == 0
+        self._limits, self._directory, self._meter = limits, directory, meter
+        self._balancer = Balancer(spec.routing, max(1, -(-seats // share)))
+        self._queue: FairQueue[_Waiter] = FairQueue(limits.max_queue, weights)
+        self._drain = DrainRate()
+        self._seen: object = None
+        self._absent = 0  # requests that wait for a first replica
+        self._suspects: dict[str, float] = {}
+        self._tick: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def balancer(self) -> Balancer:
+        """The lane's replicas, up to date."""
+        found = self._directory.replicas(self.model)
+        if found is not self._seen:
+            self._seen = found
+            self._balancer.update(found)
+        return self._balancer
+
+    def free(self, key: int | None, exclude: Collection[str] = ()) -> Place | None:
+        """A seat at once, or None: no replica, all full, or others wait."""
+        if len(self._queue):
+            return None
+        replica = self._choose(key, exclude)
+        return None if replica is None else self.at(replica)
+
+    def at(self, replica: Replica) -> Place:
+        """A seat at this replica, full or not."""
+        self._balancer.begin(replica.replica_id)
+        self._meter.begin(self.model)
+        return Place(self.model, replica)
+
+    def _choose(self, key: int | None, exclude: Collection[str] = ()) -> Replica | None:
+        if self._suspects:
+            exclude = {*exclude, *self._avoided()}
+        return self.balancer.choose(key, exclude)
+
+    async def enter(self, tenant: str, key: int | None, exclude: Collection[str] = ()) -> Place:
+        """A seat, waited for in fair order. Raises: NoReplica, Overloaded, TooManyWaiting."""
+        place = self.free(key, exclude)
+        if place is not None:
+            return place
+        if not self.balancer.replicas:
+            await self._awake()
+            if (place := self.free(key, exclude)) is not None:
+                return place
+        elif all(r.replica_id in exclude or r.replica_id in self._avoided() for r in self.balancer.replicas):
+            raise NoReplica(self.model, 5)
+        return await self._wait(tenant, key)
+
+    def leave(self, place: Place, answered: bool) -> None:
+        """Give a seat back; whoever waits longest by fair order gets it. `answered`: the replica did its work."""
+        self._balancer.end(place.replica.replica_id)
+        self._meter.end(self.model)
+        if answered:
+            self._drain.done(self._loop.time())
+        self._serve()
+
+    def suspect(self, replica: Replica) -> None:
+        """This replica could not be reached; Ray will tell whether it is gone."""
+        self._suspects[replica.replica_id] = self._loop.time() + _SUSPECT_S
+
+    def _avoided(self) -> list[str]:
+        now = self._loop.time()
+        self._suspects = {r: until for r, until in self._suspects.items() if until > now}
+        return list(self._suspects)
+
+    async def _awake(self) -> None:
+        """Wait for a first replica."""
+        state = self._directory.state(self.model)
+        if state == "scaled_to_zero":
+            await self._directory.wake(self.model)
+        if self._absent >= max(1, self._limits.max_queue):  # one may wait in any case, or it would never wake
+            raise TooManyWaiting(self.model, self._retry_after())
+        limit = self._limits.max_wait_s if self._at_zero else min(_ABSENT_S, self._limits.max_wait_s)
+        self._absent += 1
+        try:
+            if not await self._directory.wait(self.model, limit):
+                raise NoReplica(self.model, 5)
+        finally:
+            self._absent -= 1
+
+    async def _wait(self, tenant: str, key: int | None) -> Place:
+        waiter = _Waiter(key)
+        out = self._queue.put(tenant, waiter, self._loop.time())
+        if out is not None and not out.seat.done():
+            out.seat.set_exception(TooManyWaiting(self.model, self._retry_after()))
+        self._meter.queued(self.model, len(self._queue))
+        late = self._loop.call_later(self._limits.max_wait_s, self._late, tenant, waiter)
+        if self._tick is None:
+            self._tick = self._loop.call_later(_TICK_S, self._ticked)
+        try:
+            return await waiter.seat
+        except asyncio.CancelledError:
+            self._queue.remove(tenant, waiter)
+            if waiter.seat.done() and not waiter.seat.cancelled() and waiter.seat.exception() is None:
+                self.leave(waiter.seat.result(), answered=False)  # it was given a seat as it left
+            raise
+        finally:
+            late.cancel()
+            self._meter.queued(self.model, len(self._queue))
+
+    def _ticked(self) -> None:
+        """While some wait: replicas may have come without anyone leaving."""
+        self._tick = None
+        self._serve()
+        if len(self._queue):
+            self._tick = self._loop.call_later(_TICK_S, self._ticked)
+
+    def _late(self, tenant: str, waiter: _Waiter) -> None:
+        if not waiter.seat.done():
+            self._queue.remove(tenant, waiter)
+            waiter.seat.set_exception(Overloaded(self.model, self._retry_after()))
+
+    def _serve(self) -> None:
+        """Give free seats to those who wait."""
+        while len(self._queue) and self._choose(None) is not None:
+            found = self._queue.pop()
+            assert found is not None
+            waiter = found[1]
+            replica = None if waiter.seat.done() else self._choose(waiter.key)  # one has a seat, so this finds one
+            if replica is not None:
+                waiter.seat.set_result(self.at(replica))
+
+    def _retry_after(self) -> int:
+        return self._drain.retry_after_s(len(self._queue) + 1, self._loop.time())

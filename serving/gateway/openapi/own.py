@@ -1,0 +1,120 @@
+"""What the published document says that is the gateway's own: keys, headers, errors' form, the list of models, health.
+
+Plain values. May not happen in here: anything that can be derived from the code or from vLLM's document.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_ID = {"type": "string", "maxLength": 128, "pattern": "^[!-~]{1,128}$"}
+
+INFO = {
+    "title": "Flotilla",
+    "version": "1",
+    "description": "Open models behind one API. Requests and answers are vLLM's own; an answer's usage has its cost.",
+}
+SECURITY = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key of this fleet: `flt_…`."},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key",
+                  "description": "The same key, as Anthropic's clients send it."},
+}
+PARAMETERS: dict[str, Any] = {
+    "x-request-id": {"name": "x-request-id", "in": "header", "schema": _ID,
+                     "description": "Your own id of the request; comes back in the answer and stands in the ledger."},
+    "x-flotilla-session": {"name": "x-flotilla-session", "in": "header", "schema": {"type": "string", "maxLength": 256},
+                           "description": "Requests of one session go to the same replica and the same variant of a "
+                                          "route while that is possible."},
+    "x-flotilla-timeout-s": {"name": "x-flotilla-timeout-s", "in": "header",
+                             "schema": {"type": "number", "exclusiveMinimum": 0},
+                             "description": "Seconds within which the answer must be whole; the fleet's limit stays."},
+}
+HEADERS: dict[str, Any] = {
+    "x-flotilla-request-id": {"schema": {"type": "string"}, "description": "The id of the request in the ledger."},
+    "x-flotilla-model": {"schema": {"type": "string"}, "description": "The model, with its adapter, that answered."},
+    "x-request-id": {"schema": {"type": "string"}, "description": "Your own id, or the ledger's."},
+    "retry-after": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds after which to try again."},
+    "www-authenticate": {"schema": {"type": "string"}, "description": "`Bearer`."},
+}
+
+
+def _headers(*names: str) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+ANSWER_HEADERS = _headers("x-flotilla-request-id", "x-flotilla-model", "x-request-id")
+ERROR_HEADERS = {
+    401: _headers("x-flotilla-request-id", "x-request-id", "www-authenticate"),
+    429: _headers("x-flotilla-request-id", "x-request-id", "retry-after"),
+    431: {},
+    503: _headers("x-flotilla-request-id", "x-request-id", "retry-after"),
+}
+STREAM = ("With `stream`: server-sent events. A stream that breaks ends with an error event and without its usual last "
+          "one.")
+COST = {"type": "number", "description": "USD that this answer's work cost, without the replica's idle time."}
+MODEL = {"type": "string", "description": "A model, alias, route or `model:adapter`; `GET /v1/models` lists them."}
+SCHEMAS: dict[str, Any] = {
+    "Error": {
+        "type": "object", "required": ["error"],
+        "properties": {"error": {
+            "type": "object", "required": ["message", "type", "code"],
+            "properties": {"message": {"type": "string"}, "type": {"type": "string"},
+                           "param": {"type": ["string", "null"]}, "code": {"type": ["string", "integer"]}},
+        }},
+    },
+    "AnthropicError": {
+        "type": "object", "required": ["type", "error"],
+        "properties": {"type": {"const": "error"}, "error": {
+            "type": "object", "required": ["type", "message"],
+            "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
+        }},
+    },
+    "Model": {
+        "type": "object", "required": ["id", "object", "created", "owned_by", "max_model_len", "aliases", "state"],
+        "properties": {
+            "id": {"type": "string"}, "object": {"const": "model"}, "created": {"type": "integer"},
+            "owned_by": {"const": "flotilla"}, "max_model_len": {"type": "integer"},
+            "aliases": {"type": "array", "items": {"type": "string"}},
+            "state": {"enum": ["ready", "starting", "scaled_to_zero", "unavailable"]},
+            "architecture": {"type": "string"}, "root": {"type": "string"},
+            "fallback": {"type": "array", "items": {"type": "string"}, "description": "Models asked when it is full."},
+            "parent": {"type": "string", "description": "The model of an adapter."},
+            "variants": {"type": "object", "additionalProperties": {"type": "integer"},
+                         "description": "The models of a route by weight."},
+        },
+    },
+    "ModelList": {
+        "type": "object", "required": ["object", "data"],
+        "properties": {"object": {"const": "list"},
+                       "data": {"type": "array", "items": {"$ref": "#/components/schemas/Model"}}},
+    },
+    "Ready": {
+        "type": "object", "required": ["ready", "models"],
+        "properties": {"ready": {"type": "boolean"},
+                       "models": {"type": "object", "additionalProperties": {"type": "boolean"}}},
+    },
+}
+
+
+def paths(refused: dict[str, Any]) -> dict[str, Any]:
+    """The endpoints that are the gateway's own. `refused`: answers that a request for the list of models may get."""
+
+    def get(name: str, summary: str, schema: dict[str, Any], more: dict[str, Any], **members: Any) -> dict[str, Any]:
+        answer = {"description": summary, "content": {"application/json": {"schema": schema}}}
+        return {"get": {"operationId": name, "summary": summary, **members, "responses": {"200": answer} | more}}
+
+    ready = {"$ref": "#/components/schemas/Ready"}
+    not_ready = {"503": {"description": "A model has no replica, or this gateway stops.",
+                         "content": {"application/json": {"schema": ready}}}}
+    one = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+    of_list = {code: answer for code, answer in refused.items() if code not in ("403", "404")}
+    free: dict[str, Any] = {"security": []}
+    return {
+        "/v1/models": get("get_v1_models", "Models, routes and adapters that you may use",
+                          {"$ref": "#/components/schemas/ModelList"}, of_list),
+        "/v1/models/{model}": get("get_v1_models_model", "One of them, by name or alias",
+                                  {"$ref": "#/components/schemas/Model"}, refused, parameters=[one]),
+        "/healthz": get("get_healthz", "The gateway lives", {"type": "object"}, {}, **free),
+        "/readyz": get("get_readyz", "Every model can answer", ready, not_ready, **free),
+        "/openapi.json": get("get_openapi", "This document", {"type": "object"}, {}, **free),
+    }
