@@ -80,7 +80,7 @@ class GatewayReplica:
 
 
 class PrometheusMeter:
-    """The gateway's counts, as Prometheus metrics. Labelled children are kept: finding one costs as much as using it."""
+    """The gateway's counts for Prometheus. Labelled children are kept: finding one costs as much as using it."""
 
     def __init__(self) -> None:
         from serving.telemetry.metrics import GatewayMetrics

@@ -7,6 +7,7 @@ replicas, reading what the bytes mean.
 from __future__ import annotations
 
 import asyncio
+import socket
 import logging
 from typing import Protocol
 
@@ -16,6 +17,9 @@ from serving.carrier import frames
 
 log = logging.getLogger(__name__)
 CONNECT_S = 5.0
+# a host that falls silent is noticed within half a minute
+_KEEPALIVE = ((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+              (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5), (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3))
 
 
 class Sink(Protocol):
@@ -69,6 +73,9 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
+        sock = transport.get_extra_info("socket")
+        for level, option, value in _KEEPALIVE:
+            sock.setsockopt(level, option, value)
 
     def connection_lost(self, error: Exception | None) -> None:
         sinks, self._sinks = self._sinks, {}

@@ -15,7 +15,7 @@ import msgspec
 
 ASK, GONE, HOLD, GO_ON, HEAD, PART, END, BROKEN = range(8)
 MAX_PART = 64 * 1024  # longer bodies are cut, so that no stream keeps the others waiting for long
-MAX_FRAME = 256 * 1024 * 1024
+MAX_FRAME = 1024 * 1024  # longer requests go by HTTP, longer answers are cut
 _PREFIX = struct.Struct("<IIB")
 _SIZE = _PREFIX.size
 

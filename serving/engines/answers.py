@@ -7,6 +7,7 @@ the cost itself.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -26,9 +27,11 @@ class Answer:
     def __init__(self, send: Any, cost: Cost, merge: bool = False) -> None:
         self._send, self._cost, self._merge = send, cost, merge
         self._start: dict[str, Any] | None = None
+        self._refused = False
         self._parts: list[bytes] = []
         self._streams = False
         self._held = b""
+        self.unread: Callable[[], bool] = lambda: False  # whether the engine never saw the request, and is well
 
     def send(self, message: dict[str, Any]) -> Awaitable[None]:
         """ASGI's send."""
@@ -47,6 +50,10 @@ class Answer:
             if kind.startswith(b"application/json") and message["status"] < 300:
                 self._start = message  # its length changes with the cost
                 return _nothing()
+            if message["status"] == 500 and self.unread():
+                # vLLM's server stumbled over what the request says: no other replica would do better
+                self._start, self._refused = {**message, "status": 400}, True
+                return _nothing()
         elif self._start is not None:
             return self._whole(message, self._start)
         return self._send(message)
@@ -55,7 +62,8 @@ class Answer:
         self._parts.append(message.get("body", b""))
         if message.get("more_body"):
             return
-        body = await self._costed(b"".join(self._parts))
+        body = b"".join(self._parts)
+        body = refusal(body) if self._refused else await self._costed(body)
         headers = [(name, value) for name, value in start["headers"] if name != b"content-length"]
         await self._send({**start, "headers": [*headers, (b"content-length", b"%d" % len(body))]})
         await self._send({"type": "http.response.body", "body": body})
@@ -129,6 +137,17 @@ class ResponsesAnswer(Answer):
         if _BACKGROUND in body and body.startswith(self._TOLD[0]):
             self._in_background()
         await self._send({**message, "body": await self._at(body, events_usage(body))})
+
+
+def refusal(body: bytes) -> bytes:
+    """An internal error of vLLM's server, said as the request's own fault."""
+    try:
+        said = json.loads(body)["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        said = body[:200].decode("utf-8", "replace")
+    error = {"message": f"the engine cannot read this request: {said}", "type": "BadRequestError", "param": None,
+             "code": 400}
+    return json.dumps({"error": error}).encode()
 
 
 async def _nothing() -> None:

@@ -115,6 +115,11 @@ class Books:
         if (entry := self._open.get(request_id)) is not None:
             entry.background = True
 
+    def worked_on(self, request_id: str) -> bool:
+        """Whether the engine has had anything to do with an admitted request."""
+        entry = self._open.get(request_id)
+        return entry is not None and bool(entry.running or entry.ended or request_id in self._meter.charges)
+
     def leave(self, request_id: str) -> None:
         """An admitted request's answer has ended, whole or not."""
         self._in_http -= 1

@@ -187,9 +187,9 @@ class ModelServer(LLMServer):
     async def _serve_http(self) -> None:
         import uvicorn
 
-        app = await self.engine.build_asgi_app()
-        stored.bound(getattr(app.state, "openai_serving_responses", None))
-        app = Settling(app, self._books, self._settings.secret)
+        server = await self.engine.build_asgi_app()
+        stored.bound(getattr(server.state, "openai_serving_responses", None))
+        app = Settling(server, self._books, self._settings.secret, lambda: not server.state.engine_client.errored)
         sock = socket.socket()
         sock.bind(("127.0.0.1", 0))
         self._endpoint = f"127.0.0.1:{sock.getsockname()[1]}"

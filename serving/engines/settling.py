@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hmac
+from collections.abc import Callable
 from typing import Any
 
 from serving.engines.answers import Answer, MessagesAnswer, ResponsesAnswer
@@ -25,8 +26,9 @@ _RESPONSES, _MESSAGES = "/v1/responses", "/v1/messages"
 class Settling:
     """vLLM's app behind the gateway's secret, with costs in its answers."""
 
-    def __init__(self, app: Any, books: Books, secret: str) -> None:
-        self._app, self._books, self._secret = app, books, secret.encode()
+    def __init__(self, app: Any, books: Books, secret: str, healthy: Callable[[], bool] = lambda: True) -> None:
+        """`healthy`: whether the engine is alive."""
+        self._app, self._books, self._secret, self._healthy = app, books, secret.encode(), healthy
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """One ASGI connection."""
@@ -45,7 +47,9 @@ class Settling:
         request_id = headers.get(REQUEST_ID_HEADER, b"").decode("latin-1")
         self._books.admit(request_id, headers.get(TENANT_HEADER, b"-").decode("latin-1"), path == _RESPONSES)
         try:
-            await self._app(scope, receive, self._answer(path, send, request_id, headers).send)
+            answer = self._answer(path, send, request_id, headers)
+            answer.unread = lambda: self._healthy() and not self._books.worked_on(request_id)
+            await self._app(scope, receive, answer.send)
         finally:
             self._books.leave(request_id)
 

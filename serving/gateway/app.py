@@ -32,7 +32,7 @@ from serving.gateway.wire import EXTENSION, Wire
 
 log = logging.getLogger(__name__)
 _JSON = (b"content-type", b"application/json")
-_ID = re.compile(r"[\x21-\x7e]{1,128}")  # what an id of the caller's may be
+_ID = re.compile(r"[\x20-\x7e]{1,128}")  # what an id of the caller's may be
 _PASSED = (b"traceparent", b"tracestate", b"accept")
 _OPEN = ("/healthz", "/readyz", "/openapi.json")
 

@@ -53,6 +53,19 @@ def body(error: errors.FlotillaError, dialect: Dialect = "openai") -> bytes:
     return json.dumps({"error": {"message": str(error), "type": kind, "param": None, "code": name}}).encode()
 
 
+def as_anthropic(body: bytes, code: int) -> bytes:
+    """An engine's error in Anthropic's form: vLLM says in OpenAI's what its request validation refuses."""
+    try:
+        said = json.loads(body)
+        if said.get("type") == "error":
+            return body
+        message = said["error"]["message"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return body
+    inner = {"type": _MESSAGES.get(code, "api_error"), "message": message}
+    return json.dumps({"type": "error", "error": inner}).encode()
+
+
 def headers(error: errors.FlotillaError) -> list[tuple[bytes, bytes]]:
     """Further headers of an error's answer."""
     if isinstance(error, errors.NoReplica | errors.Overloaded | errors.TooManyWaiting):

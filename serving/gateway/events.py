@@ -16,9 +16,10 @@ from serving.gateway.endpoints import Dialect
 _END = b"\n\n"  # as vLLM ends its events
 _DONE = b"data: [DONE]\n\n"
 _DATA_ERROR, _EVENT_ERROR = b'\ndata: {"error"', b"\nevent: error"
-_USAGE = b'"usage":{'
-_ENDS = ("completed", "incomplete", "failed", "cancelled")
-_LAST = {"messages": (b"event: message_stop\n",), "responses": tuple(b"event: response.%b\n" % e.encode() for e in _ENDS)}
+_USAGE, _RESPONSE = b'"usage":{', b'"response":{'
+_ENDS = (b"completed", b"incomplete", b"failed", b"cancelled")
+_LAST = {"messages": (b"event: message_stop\n",),
+         "responses": tuple(b"event: response.%b\n" % end for end in _ENDS)}
 
 
 @dataclass
@@ -60,6 +61,8 @@ class Events:
         return held
 
     def _look_for_end(self, data: bytes) -> None:
+        if self.dialect == "responses" and _RESPONSE not in data:
+            return  # a delta, as nearly all are
         for last in _LAST[self.dialect]:
             if data.startswith(last) or b"\n" + last in data:
                 self.done = True

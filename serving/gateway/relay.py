@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 from serving.errors import ReplicaFailed, UnsupportedEndpoint
+from serving.gateway import errors as table
 from serving.gateway import usage
 from serving.gateway.events import Events, error_event
 from serving.gateway.exchange import Exchange
@@ -43,6 +44,8 @@ async def _whole(reply: Reply, exchange: Exchange, send: Any, start: dict[str, A
     body = await reply.read()
     if reply.status == 404 and body == _NO_ROUTE:
         raise UnsupportedEndpoint(exchange.model, exchange.path)
+    if exchange.dialect == "messages" and reply.status >= 400:
+        body = table.as_anthropic(body, reply.status)
     answer = exchange.answer
     answer.code, answer.begun, answer.usage = reply.status, True, usage.find(body)
     start["headers"].append((b"content-length", b"%d" % len(body)))

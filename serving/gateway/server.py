@@ -51,8 +51,9 @@ class GatewayServer:
         self.port = int(sock.getsockname()[1])
         config = uvicorn.Config(
             app, http=with_limits(limits(spec)), loop="none", interface="asgi3", ws="none", access_log=False,
-            log_level="error", proxy_headers=False, server_header=False, date_header=False, timeout_keep_alive=_KEEP_ALIVE_S,
-            backlog=_BACKLOG, timeout_graceful_shutdown=int(spec.drain_s), lifespan="on",
+            log_level="error", proxy_headers=False, server_header=False, date_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_S, backlog=_BACKLOG, timeout_graceful_shutdown=int(spec.drain_s),
+            lifespan="on",
         )
         self._server, self._socket = uvicorn.Server(config), sock
         self._server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]  # signals are the owner's

@@ -45,7 +45,7 @@ class App:
     ) -> None:
         self.parts, self.kind, self.status = parts, kind, status
         self.replica = Replica().ready()
-        self.works = True
+        self.works = self.healthy = True
         self.called = 0
         self.sent: list[dict] = []
 
@@ -81,7 +81,7 @@ class App:
             await asyncio.Event().wait()
 
         scope = {"type": kind, "method": "POST", "path": path, "headers": headers}
-        await Settling(self, self.replica.books, SECRET)(scope, receive, send)
+        await Settling(self, self.replica.books, SECRET, lambda: self.healthy)(scope, receive, send)
         return b"".join(m.get("body", b"") for m in self.sent)
 
     @property
@@ -364,3 +364,23 @@ def test_the_cost_is_exact_to_the_nano_dollar(nanousd: int, usage: dict) -> None
     found = json.loads(body, parse_float=Decimal)["usage"]
     assert found.pop("cost") * 10**9 == nanousd
     assert found == usage
+
+
+STUMBLED = compact({"error": {"message": "'role'", "type": "InternalServerError", "param": None, "code": 500}})
+
+
+async def test_what_the_server_cannot_read_is_the_callers_fault() -> None:
+    app = App([STUMBLED], b"application/json", 500)
+    app.works = False
+    found = json.loads(await app.ask())["error"]
+    assert (app.sent[0]["status"], found["code"]) == (400, 400)
+    assert found["message"] == "the engine cannot read this request: 'role'"
+    assert dict(app.sent[0]["headers"])[b"content-length"] == b"%d" % len(b"".join(app.bodies))
+
+
+@pytest.mark.parametrize(("works", "healthy"), [(True, True), (False, False)])
+async def test_what_the_engine_broke_on_stays_its_own_fault(works: bool, healthy: bool) -> None:
+    app = App([STUMBLED], b"application/json", 500)
+    app.works, app.healthy = works, healthy
+    assert await app.ask() == STUMBLED
+    assert app.sent[0]["status"] == 500

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -63,64 +62,6 @@ async def settled(count: Callable[[], int], pause_s: float = 0.1) -> int:
     while before != (before := count()):
         await asyncio.sleep(pause_s)
     return before
-
-
-class Caller:
-    """A caller on a raw socket, with little room for what it does not read."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-
-    @classmethod
-    async def at(cls, rig: Rig, data: bytes = b"", room: int = 4096) -> Caller:
-        """Connect and send."""
-        sock = socket.socket()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
-        sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", rig.port))
-        made = cls(*await asyncio.open_connection(sock=sock, limit=max(2048, room)))
-        await made.send(data)
-        return made
-
-    async def send(self, data: bytes) -> None:
-        """Send more."""
-        self.writer.write(data)
-        await self.writer.drain()
-
-    async def answer(self, limit_s: float = 5) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body of the next answer."""
-        async with asyncio.timeout(limit_s):
-            lines = []
-            while (line := (await self.reader.readline()).rstrip()):
-                lines.append(line.decode("latin-1"))
-            if not lines:
-                raise ConnectionError("closed without an answer")
-            headers = {k.lower(): v.strip() for k, _, v in (each.partition(":") for each in lines[1:])}
-            return int(lines[0].split()[1]), headers, await self._body(headers)
-
-    async def _body(self, headers: dict[str, str]) -> bytes:
-        if "content-length" in headers:
-            return await self.reader.readexactly(int(headers["content-length"]))
-        if headers.get("transfer-encoding") != "chunked":
-            return await self.reader.read()
-        found = []
-        while size := int(await self.reader.readline(), 16):
-            found.append(await self.reader.readexactly(size))
-            await self.reader.readline()
-        await self.reader.readline()
-        return b"".join(found)
-
-    async def closed(self, limit_s: float = 5) -> bytes:
-        """What still comes until the gateway closes the connection."""
-        async with asyncio.timeout(limit_s):
-            try:
-                return await self.reader.read()
-            except ConnectionError:
-                return b""
-
-    def leave(self) -> None:
-        """Close the connection."""
-        self.writer.close()
 
 
 class Keys:

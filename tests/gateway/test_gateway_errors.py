@@ -105,3 +105,17 @@ def test_further_headers() -> None:
     assert table.headers(errors.NoReplica("qwen", 7)) == [(b"retry-after", b"7")]
     assert table.headers(errors.InvalidKey("x")) == [(b"www-authenticate", b"Bearer")]
     assert table.headers(errors.MalformedRequest("x")) == []
+
+
+OPENAIS = json.dumps({"error": {"message": "max_tokens: wrong", "type": "Bad Request", "code": 400}}).encode()
+ANTHROPICS = json.dumps({"type": "error", "error": {"type": "api_error", "message": "x"}}).encode()
+
+
+def test_an_engines_error_takes_anthropics_form() -> None:
+    found = json.loads(table.as_anthropic(OPENAIS, 400))
+    assert found == {"type": "error", "error": {"type": "invalid_request_error", "message": "max_tokens: wrong"}}
+
+
+@pytest.mark.parametrize("body", [ANTHROPICS, b"", b"no JSON", b"[]", b'{"error": 1}', b'{"detail": "x"}'])
+def test_what_is_no_error_of_openais_form_stays(body: bytes) -> None:
+    assert table.as_anthropic(body, 500) == body

@@ -19,7 +19,8 @@ TEXT = st.one_of(st.text(max_size=12), st.sampled_from([
 COUNTS = st.integers(0, 99)
 PLAIN = st.one_of(
     st.builds(delta, TEXT),
-    st.builds(lambda text, n: delta(text, usage={"prompt_tokens": n, "completion_tokens": 1, "cost": n / 8}), TEXT, COUNTS),
+    st.builds(lambda text, n: delta(text, usage={"prompt_tokens": n, "completion_tokens": 1, "cost": n / 8}),
+              TEXT, COUNTS),
     st.builds(lambda text: b"event: response.output_text.delta\n" + event({"delta": text}), TEXT),
     st.builds(lambda n: b"event: message_delta\n" + event({"usage": {"input_tokens": n, "output_tokens": 2}}), COUNTS),
     st.just(b": still here\n\n"),
@@ -120,7 +121,7 @@ def test_half_an_event_at_the_end_is_not_one(events: list[bytes], half: bytes) -
 
 
 LAST = {"openai": DONE, "messages": b"event: message_stop\n" + event({"type": "message_stop"}),
-        "responses": b"event: response.completed\n" + event({"type": "response.completed"})}
+        "responses": b"event: response.completed\n" + event({"response": {"output": []}})}
 
 
 @pytest.mark.parametrize("dialect", LAST)
