@@ -7,8 +7,8 @@ replicas, reading what the bytes mean.
 from __future__ import annotations
 
 import asyncio
-import socket
 import logging
+import socket
 from typing import Protocol
 
 import msgspec

@@ -70,6 +70,10 @@ class Routes:
             return target
         return max(self._spread[found], key=lambda variant: variant.score(key)).target
 
+    def spreads(self, name: str) -> bool:
+        """Whether what `name` means depends on the conversation."""
+        return self._names.get(name) in self._fleet.routes
+
     def visible(self, tenant: str) -> tuple[str, ...]:
         """Names of models, adapters and routes that a tenant may use, in the order of the fleet file."""
         return self._visible.get(tenant, ())

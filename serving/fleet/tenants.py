@@ -6,7 +6,6 @@ the pepper, which lives outside it.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from dataclasses import dataclass
 
@@ -49,4 +48,4 @@ def compose_key(entropy: bytes) -> str:
 
 def digest(key: str, pepper: bytes) -> str:
     """The keyed hash of a key: HMAC-SHA-256 under the pepper, hex."""
-    return hmac.new(pepper, key.encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(pepper, key.encode(), "sha256").hex()

@@ -7,6 +7,7 @@ known tenant ends in exactly one record, whatever happens. Runs behind `wire.Wir
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import re
@@ -149,7 +150,7 @@ class Gateway:
                 call, target = self._about(endpoint, name, scope, headers, exchange)
             else:
                 data = await requests.read(receive, headers.get(b"content-length"), self._fleet.gateway.max_body_bytes,
-                                           self._fleet.gateway.body_timeout_s)
+                                           self._fleet.gateway.body_timeout_s, wire.arrived)
                 call, target = self._call(endpoint, data, headers, exchange)
             assert self._forward is not None
             await self._forward.run(call, target, exchange, wire, send)
@@ -183,8 +184,8 @@ class Gateway:
         else:
             body = requests.parse(data)
         exchange.stream = body.stream
-        key = body.conversation(headers.get(b"x-flotilla-session", ""))
-        target = self._routes.resolve(body.model, tenant, key)
+        conversation = functools.partial(body.conversation, headers.get(b"x-flotilla-session", ""))
+        target = self._routes.resolve(body.model, tenant, conversation() if self._routes.spreads(body.model) else 0)
         exchange.model = target.model
         more = requests.stream_usage(body) if endpoint.merges_usage and body.stream and not body.asked_usage else {}
         plain = body.model in (target.model, *self._fleet.models[target.model].aliases)
@@ -204,7 +205,7 @@ class Gateway:
         if held_by and target.name in self._fleet.routes:  # any of its variants may have made that response
             variants = self._fleet.routes[target.name].variants
             target = replace(target, chain=tuple(dict.fromkeys((*target.chain, *variants))))
-        return Call(endpoint.method, endpoint.path, sent, to, key=key, response=body.previous_response,
+        return Call(endpoint.method, endpoint.path, sent, to, key=conversation, response=body.previous_response,
                     held_by=held_by), target
 
     def _about(self, endpoint: Endpoint, name: str, scope: Any, headers: dict[bytes, str],

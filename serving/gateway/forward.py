@@ -30,7 +30,8 @@ _DEATHS = 2  # of them, how many may die of it: a request that kills engines mus
 class Call:
     """One request on its way upstream.
 
-    `body`: what to send to a place. `key`: its conversation. `response`: the id of the stored response that it is about
+    `body`: what to send to a place. `key`: tells its conversation, which is worth asking only where there are several
+    replicas. `response`: the id of the stored response that it is about
     or goes on from, if there is one, and `held_by`: the tag of the replica that holds it.
     """
 
@@ -39,7 +40,7 @@ class Call:
     headers: list[tuple[bytes, bytes]]
     body: Callable[[Place], bytes]
     query: bytes = b""
-    key: int | None = None
+    key: Callable[[], int] | None = None
     response: str = ""
     held_by: str = ""
     tried: set[str] = field(default_factory=set)
@@ -122,10 +123,12 @@ class Forward:
             return self._held(call, target)
         tenant = exchange.principal.tenant if exchange.principal else ""
         chain = target.chain
+        several = any(len(self._lanes[model].balancer.replicas) > 1 for model in chain)
+        key = call.key() if several and call.key is not None else None
         if len(chain) == 1:
-            return await self._lanes[chain[0]].enter(tenant, call.key, call.tried)
+            return await self._lanes[chain[0]].enter(tenant, key, call.tried)
         for model in chain:
-            place = self._lanes[model].free(call.key, call.tried)
+            place = self._lanes[model].free(key, call.tried)
             if place is not None:
                 if model != chain[0]:
                     await self._moved(chain[0], model)
@@ -133,7 +136,7 @@ class Forward:
         there = [m for m in chain if any(r.replica_id not in call.tried for r in self._lanes[m].balancer.replicas)]
         if there and there[0] != chain[0]:
             await self._moved(chain[0], there[0])
-        return await self._lanes[there[0] if there else chain[0]].enter(tenant, call.key, call.tried)
+        return await self._lanes[there[0] if there else chain[0]].enter(tenant, key, call.tried)
 
     async def _moved(self, model: str, to: str) -> None:
         self._meter.moved(model, to)

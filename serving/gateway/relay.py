@@ -33,14 +33,15 @@ async def deliver(reply: Reply, exchange: Exchange, wire: Wire, send: Any) -> No
     Raises: ReplicaGone as long as nothing has been sent to the caller.
     """
     headers = [(name, reply.headers[name]) for name in _PASSED if name in reply.headers]
-    start = {"type": "http.response.start", "status": reply.status, "headers": headers + exchange.headers()}
+    headers += exchange.headers()
     if reply.headers.get(b"content-type", b"").startswith(_STREAM):
+        start = {"type": "http.response.start", "status": reply.status, "headers": headers}
         await _stream(reply, exchange, wire, send, start)
     else:
-        await _whole(reply, exchange, send, start)
+        await _whole(reply, exchange, wire, headers)
 
 
-async def _whole(reply: Reply, exchange: Exchange, send: Any, start: dict[str, Any]) -> None:
+async def _whole(reply: Reply, exchange: Exchange, wire: Wire, headers: list[tuple[bytes, bytes]]) -> None:
     body = await reply.read()
     if reply.status == 404 and body == _NO_ROUTE:
         raise UnsupportedEndpoint(exchange.model, exchange.path)
@@ -48,10 +49,10 @@ async def _whole(reply: Reply, exchange: Exchange, send: Any, start: dict[str, A
         body = table.as_anthropic(body, reply.status)
     answer = exchange.answer
     answer.code, answer.begun, answer.usage = reply.status, True, usage.find(body)
-    start["headers"].append((b"content-length", b"%d" % len(body)))
-    await send(start)
+    if not wire.writable:
+        await wire.drain()
     answer.over = answer.whole = True
-    await send({"type": "http.response.body", "body": body})
+    wire.respond(reply.status, headers, body)
 
 
 async def _stream(reply: Reply, exchange: Exchange, wire: Wire, send: Any, start: dict[str, Any]) -> None:

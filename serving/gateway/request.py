@@ -85,11 +85,15 @@ class Body:
         return self.data
 
 
-async def read(receive: Receive, content_length: str | None, limit_bytes: int, pause_s: float) -> bytes:
-    """The whole body. Raises: BodyTooLarge as soon as that is known, BodyTimeout, CallerGone."""
+async def read(receive: Receive, content_length: str | None, limit_bytes: int, pause_s: float,
+               arrived: bool = False) -> bytes:
+    """The whole body. `arrived`: it is there already. Raises: BodyTooLarge as soon as that is known, BodyTimeout,
+    CallerGone."""
     if content_length is not None and content_length.isdigit() and int(content_length) > limit_bytes:
         raise BodyTooLarge(limit_bytes)
-    message = await _part(receive, pause_s)
+    message = await (receive() if arrived else _part(receive, pause_s))
+    if message["type"] == "http.disconnect":
+        raise CallerGone
     part = message.get("body", b"")
     if not message.get("more_body") and len(part) <= limit_bytes:
         return bytes(part)
