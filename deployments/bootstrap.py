@@ -1,7 +1,9 @@
 """Makes .venv with everything Flotilla needs, or reuses it. Standard library only: it runs before anything is there.
 
-Used by `deployments/demo` and `tests/run`. What is installed is pinned by hash in `requirements/`; a stamp in .venv
-names the pins it was made from, so that a changed pin is installed and an interrupted install is never taken for done.
+Used by `deployments/demo` and `tests/run`; `python3 deployments/bootstrap.py [dev] [bench]` does the same by hand.
+`bench` makes .venv-bench: the servers that `flotilla bench` holds Flotilla against. What is installed is pinned by hash
+in `requirements/`; a stamp names the pins it was made from, so that a changed pin is installed and an interrupted
+install is never taken for done.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
+BENCH_VENV = ROOT / ".venv-bench"
 PYTHON = VENV / "bin" / "python"
 _PINS = ROOT / "deployments" / "requirements"
 Say = Callable[[str], None]
@@ -32,70 +35,79 @@ def ensure(dev: bool, say: Say) -> bool:
 
     Raises: SetupError.
     """
+    return _make(VENV, ["torch", "cpu", "own"] + (["dev"] if dev else []), say)
+
+
+def ensure_bench(say: Say) -> bool:
+    """Make sure .venv-bench holds its pins. Returns whether anything had to be done. Raises: SetupError."""
+    return _make(BENCH_VENV, ["bench"], say)
+
+
+def _make(venv: Path, layers: list[str], say: Say) -> bool:
     if sys.version_info < (3, 11):  # noqa: UP036 - this runs before any installer could check
         raise SetupError(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}")
     with _lock():
-        wanted = _wanted(dev)
-        stamp = VENV / "flotilla-pins"
+        wanted = _wanted(venv, layers)
+        stamp = venv / "flotilla-pins"
         have = stamp.read_text().split() if stamp.exists() else []
         if all(w in have for w in wanted):
             return False
         try:
             if not have or wanted[0] not in have:
-                shutil.rmtree(VENV, ignore_errors=True)
-                say("making .venv")
-                _run([sys.executable, "-m", "venv", str(VENV)],
+                shutil.rmtree(venv, ignore_errors=True)
+                say(f"making {venv.name}")
+                _run([sys.executable, "-m", "venv", str(venv)],
                      "python3 -m venv failed; on Debian: apt-get install python3-venv")
                 have = []
-            for name, pin in zip(_layers(dev), wanted, strict=True):
+            for name, pin in zip(layers, wanted, strict=True):
                 if pin not in have:
-                    _install(name, say)
+                    _install(venv, name, say)
                     have.append(pin)
             stamp.write_text("\n".join(have) + "\n")
         except BaseException:
             if not stamp.exists():
-                say("removing the unfinished .venv")
-                shutil.rmtree(VENV, ignore_errors=True)
+                say(f"removing the unfinished {venv.name}")
+                shutil.rmtree(venv, ignore_errors=True)
             raise
     return True
 
 
-def _layers(dev: bool) -> list[str]:
-    return ["torch", "cpu", "own"] + (["dev"] if dev else [])
-
-
-def _wanted(dev: bool) -> list[str]:
+def _wanted(venv: Path, layers: list[str]) -> list[str]:
     """A stamp per layer: its name and the hash of what it is made from."""
     sources = {"own": [ROOT / "pyproject.toml", _PINS / "vllm-metadata" / "pyproject.toml"]}
     stamps = []
-    for name in _layers(dev):
-        digest = hashlib.sha256(f"{sys.version_info[:2]} {VENV}".encode())
+    for name in layers:
+        digest = hashlib.sha256(f"{sys.version_info[:2]} {venv}".encode())
         for file in sources.get(name, [_PINS / f"{name}.txt"]):
             digest.update(file.read_bytes())
         stamps.append(f"{name}-{digest.hexdigest()[:16]}")
     return stamps
 
 
-def _install(layer: str, say: Say) -> None:
+_SAID = {"cpu": "installing Ray, vLLM and the rest", "dev": "installing the tests' tools",
+         "bench": "installing the servers to compare with"}
+
+
+def _install(venv: Path, layer: str, say: Say) -> None:
     if layer == "torch":
         say("installing torch (CPU build)")
-        _pip(["--no-deps", "-r", str(_PINS / "torch.txt")],
+        _pip(venv, ["--no-deps", "-r", str(_PINS / "torch.txt")],
              "the CPU build of torch is not where pip looks; point pip at PyTorch's CPU packages with "
              "PIP_EXTRA_INDEX_URL (or at a folder of wheels with PIP_FIND_LINKS) and run this again")
     elif layer == "own":
         say("installing flotilla")
         for target in ([str(_PINS / "vllm-metadata")], ["-e", str(ROOT)]):
-            _pip(["--no-deps", "--no-build-isolation", *target], "flotilla itself could not be installed")
+            _pip(venv, ["--no-deps", "--no-build-isolation", *target], "flotilla itself could not be installed")
         for left in (_PINS / "vllm-metadata" / "build", *(_PINS / "vllm-metadata").glob("*.egg-info")):
             shutil.rmtree(left, ignore_errors=True)
     else:
-        say("installing Ray, vLLM and the rest" if layer == "cpu" else "installing the tests' tools")
-        _pip(["--no-deps", "--require-hashes", "-r", str(_PINS / f"{layer}.txt")],
+        say(_SAID[layer])
+        _pip(venv, ["--no-deps", "--require-hashes", "-r", str(_PINS / f"{layer}.txt")],
              "a pinned package could not be installed")
 
 
-def _pip(arguments: list[str], hint: str) -> None:
-    pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+def _pip(venv: Path, arguments: list[str], hint: str) -> None:
+    pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
     _run([*pip, *arguments], hint)
 
 
@@ -125,3 +137,22 @@ def _lock() -> Iterator[None]:
 def environment() -> dict[str, str]:
     """The environment for programs of .venv."""
     return os.environ | {"PATH": f"{VENV / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}", "VIRTUAL_ENV": str(VENV)}
+
+
+def main(arguments: list[str]) -> int:
+    """Make the environments by hand. Returns the exit code."""
+    if wrong := set(arguments) - {"dev", "bench"}:
+        print(f"error: {sorted(wrong)[0]!r} is not known; there are: dev, bench", file=sys.stderr)
+        return 2
+    try:
+        ensure("dev" in arguments, lambda note: print(f"… {note}", flush=True))
+        if "bench" in arguments:
+            ensure_bench(lambda note: print(f"… {note}", flush=True))
+    except SetupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from serving import __version__
-from serving.cli import costs, fleet, keys, load, run
+from serving.cli import bench, costs, fleet, keys, load, run
 from serving.cli.output import EXIT_CODES
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command(rich_help_panel=_WHO)(costs.usage)
 app.add_typer(costs.cost, name="cost", rich_help_panel=_WHO)
 app.command(rich_help_panel=_LOAD)(load.loadtest)
 app.command(rich_help_panel=_LOAD)(load.report)
+app.add_typer(bench.app, name="bench", rich_help_panel=_LOAD)
 
 
 def _version(show: bool) -> None:

@@ -1,0 +1,5 @@
+"""Measures Flotilla against bare vLLM and against other servers, on the machine it is called on.
+
+Every arm is a tree of processes of its own, loaded by the same client; nothing is timed inside the process that
+reports. May not happen in here: importing Ray or vLLM, rounding in our favour, dropping an arm without its reason.
+"""

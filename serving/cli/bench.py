@@ -1,0 +1,177 @@
+"""`flotilla bench`: how fast Flotilla is on this machine, beside bare vLLM and other servers."""
+
+from __future__ import annotations
+
+import contextlib
+import json as json_module
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from serving.bench import arms, gateway, relay, routing
+from serving.bench.figures import QUIET
+from serving.cli.output import as_json, console, settings, stderr, table
+from serving.cli.run import Json
+
+app = typer.Typer(no_args_is_help=True, help="Measure Flotilla beside bare vLLM and other servers on this machine.")
+Rounds = Annotated[int, typer.Option(help="How often everything is measured.", min=1)]
+Peers = Annotated[Path, typer.Option(help="Environment of the other servers; `python3 deployments/bootstrap.py bench` "
+                                          "makes it.")]
+
+
+@app.command("gateway")
+def gateway_(
+    arm: Annotated[list[str] | None, typer.Option("--arm", help=f"Only this and {arms.BASE}; may be repeated. "
+                                                  f"There are: {', '.join(arms.ARMS)}.")] = None,
+    streams: Annotated[list[int] | None, typer.Option("--streams", help="Streams at once; may be repeated.",
+                                                      min=1)] = None,
+    rounds: Rounds = 3,
+    quick: Annotated[bool, typer.Option("--quick", help="Only Flotilla and bare vLLM at 32 streams.")] = False,
+    peers: Peers = Path(".venv-bench"),
+    json: Json = False,
+) -> None:
+    """Tokens per second, time to first token and CPU beside bare `vllm serve`, with the same model and client.
+
+    Writes bench-gateway.json into the folder of reports.
+    """
+    own = settings()
+    names = ["flotilla"] if quick and not arm else list(arm or [])
+    levels = tuple(streams or ([32] if quick else list(gateway.REQUESTS)))
+    plan = gateway.Plan(tuple(arms.chosen(names)), levels, rounds, own.state_dir, peers)
+    with progress(json) as say:
+        report = gateway.measure(plan, say)
+    _written(own.reports_dir / "bench-gateway.json", report)
+    if json:
+        as_json(report)
+    else:
+        show_gateway(report)
+
+
+@app.command("relay")
+def relay_(
+    arm: Annotated[list[str] | None, typer.Option("--arm", help=f"Only this; may be repeated. There are: "
+                                                  f"{', '.join(relay.STARTERS)}.")] = None,
+    rounds: Rounds = 3,
+    requests: Annotated[int, typer.Option(help="Whole answers per round.", min=100)] = 20_000,
+    memory: Annotated[int, typer.Option(help="Requests while the gateway's memory is watched; 0: none.",
+                                        min=0)] = 100_000,
+    peers: Peers = Path(".venv-bench"),
+    json: Json = False,
+) -> None:
+    """What one core of the gateway carries before an engine that costs nothing, beside other servers.
+
+    Writes bench-relay.json into the folder of reports.
+    """
+    own = settings()
+    names = relay.chosen(arm or [])
+    plan = relay.RelayPlan(tuple(names), rounds, requests, memory, own.state_dir, peers)
+    with progress(json) as say:
+        report = relay.measure(plan, say)
+    _written(own.reports_dir / "bench-relay.json", report)
+    if json:
+        as_json(report)
+    else:
+        show_relay(report)
+
+
+def show_relay(report: dict[str, Any]) -> None:
+    """The report as tables."""
+    table(["server", "req/s>", "req per\ncore s>", "chunks/s,\npaced>", "per\ncore s>", "chunks/s,\nflat out>",
+           "per\ncore s>"], [(
+        r["name"], f"{r['requests']['requests_per_s']:,.0f}", f"{r['requests']['requests_per_core_s']:,.0f}",
+        f"{r['paced_chunks']['chunks_per_s']:,.0f}", f"{r['paced_chunks']['chunks_per_core_s']:,.0f}",
+        f"{r['chunks']['chunks_per_s']:,.0f}", f"{r['chunks']['chunks_per_core_s']:,.0f}") for r in report["arms"]])
+    load = report["load"]
+    console.print(f"paced: {load['paced_streams']} streams that get a chunk each every {load['paced_us'] / 1000:g} ms, "
+                  "as from an engine. flat out: as fast as they are taken, many to a read. req/s: whole answers.",
+                  highlight=False, soft_wrap=True)
+    for row in report["arms"]:
+        if "memory" in row:
+            seen = row["memory"]
+            console.print(f"memory of {row['name']} over {seen['requests']:,} requests, MiB: "
+                          f"{' '.join(f'{v:g}' for v in seen['rss_mib'])}", highlight=False, soft_wrap=True)
+    _failed(report)
+
+
+@app.command("routing")
+def routing_(
+    policy: Annotated[list[str] | None, typer.Option("--policy", help=f"Only this; may be repeated. There are: "
+                                                     f"{', '.join(routing.POLICIES)}.")] = None,
+    rounds: Rounds = 1,
+    seed: Annotated[int, typer.Option(help="Of the conversations.")] = 1,
+    json: Json = False,
+) -> None:
+    """Prefix-cache hits of multi-turn conversations over two replicas under each routing policy.
+
+    Writes bench-routing.json into the folder of reports.
+    """
+    own = settings()
+    plan = routing.RoutingPlan(routing.chosen(policy or []), rounds, seed, own.state_dir)
+    with progress(json) as say:
+        report = routing.measure(plan, say)
+    _written(own.reports_dir / "bench-routing.json", report)
+    if json:
+        as_json(report)
+    else:
+        table(["routing", "cache\nhits>", "cached, by\nusage>", "TTFT\np50 ms>", "at the busier\nreplica>"],
+              [(r["policy"], f"{r['hit_rate']:.1%}", f"{r['cached_share']:.1%}", f"{r['ttft_p50_ms']:.1f}",
+                f"{r['busiest_share']:.1%}") for r in report["policies"]])
+
+
+def show_gateway(report: dict[str, Any]) -> None:
+    """The report as tables."""
+    columns = ["arm", "req/s>", "tok/s>", "of\nbare>", "lowest–\nhighest>", "TTFT ms\np50>", "p99>", "added>",
+               "CPU s/\n1000 tok>"]
+    rows = report["arms"]
+    for streams in sorted({r["streams"] for r in rows}):
+        table(columns, [(
+            r["name"], f"{r['requests_per_s']:.1f}", f"{r['tokens_per_s']:,.0f}", _or(r["tokens_per_s_ratio"], ".3f"),
+            "–".join(f"{v:.2f}" for v in r["spread"].get("tokens_per_s_ratio", [])), f"{r['ttft_ms']['p50']:.1f}",
+            f"{r['ttft_ms']['p99']:.1f}", _or(r["added_ttft_ms"], "+.2f"), f"{r['cpu_s_per_1000_tokens']:.3f}",
+        ) for r in rows if r["streams"] == streams], title=f"{streams} streams of {report['load']['tokens']} tokens")
+        console.print()
+    console.print("CPU: of what stands between the client and the engine's own server. TTFT added: to bare vLLM's "
+                  "median.", highlight=False, soft_wrap=True)
+    _failed(report)
+    if (most := max((r["others_cores"] for r in rows), default=0.0)) > QUIET:
+        console.print(f"[yellow]The machine was not quiet:[/] others took up to {most:.2f} cores. Measure again.",
+                      highlight=False, soft_wrap=True)
+
+
+def _failed(report: dict[str, Any]) -> None:
+    for arm in report["failed"]:
+        console.print(f"[red]{arm['name']}[/] is not in the tables: ", end="")
+        console.print(arm["reason"], markup=False, highlight=False, soft_wrap=True)
+
+
+def _or(value: float | None, form: str) -> str:
+    return "–" if value is None else f"{value:{form}}"
+
+
+def _written(path: Path, report: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".part")
+    draft.write_text(json_module.dumps(report, indent=1) + "\n")
+    draft.replace(path)
+    stderr.print(f"written: {path}", highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def progress(json: bool) -> Iterator[gateway.Say]:
+    """What is being done, on stderr: one line on a terminal, a line each elsewhere. SIGTERM ends as Ctrl-C does."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        if stderr.is_terminal and not json:
+            with stderr.status("") as status:
+                yield status.update
+        else:
+            yield lambda note: stderr.print(f"… {note}", highlight=False, soft_wrap=True)
+    finally:
+        signal.signal(signal.SIGTERM, before)
