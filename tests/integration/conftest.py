@@ -12,7 +12,7 @@ import pytest
 from live_calls import Caller
 from live_fleet import LiveFleet, fleet_file, no_interrupts, remains
 
-TENANTS = ("loads", "sdk", "raw", "leaver", "meter", "books", "keyed", "watcher", "crash")
+TENANTS = ("loads", "sdk", "clients", "fuzz", "raw", "leaver", "meter", "books", "keyed", "watcher", "crash")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

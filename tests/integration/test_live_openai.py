@@ -190,3 +190,70 @@ def test_errors_have_the_classes_that_clients_catch(fleet: LiveFleet, client: op
         client.chat.completions.create(model="lama", messages=ASK)
     with pytest.raises(openai.BadRequestError, match="max_tokens"):
         client.chat.completions.create(model="qwen", messages=ASK, max_tokens=-1)
+
+
+def test_an_answer_can_be_read_as_it_comes(client: openai.OpenAI) -> None:
+    options: Any = {"model": "qwen", "messages": ASK, "max_tokens": 6, "stream": True, "extra_body": EXACT}
+    with client.chat.completions.with_streaming_response.create(**options) as raw:
+        assert raw.headers["x-flotilla-model"] == "qwen"
+        lines = [line for line in raw.iter_lines() if line]
+    assert all(line.startswith("data: ") for line in lines) and lines[-1] == "data: [DONE]"
+    assert json.loads(lines[-2].removeprefix("data: "))["usage"]["completion_tokens"] == 6
+
+
+def test_a_model_without_embeddings_says_so_in_the_form_of_an_error(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.APIStatusError) as refused:
+        client.embeddings.create(model="qwen", input="which ships are in port")
+    assert refused.value.status_code in (400, 404) and refused.value.message
+    assert isinstance(refused.value.body, dict) and refused.value.body["message"]
+
+
+def test_a_response_is_made_kept_and_continued(client: openai.OpenAI) -> None:
+    made = client.responses.create(model="qwen", input="Count the ships.", max_output_tokens=8, extra_body=EXACT)
+    assert made.id.startswith("resp_") and made.status in ("completed", "incomplete") and made.output_text
+    assert made.usage is not None and made.usage.output_tokens == 8 and cost(made.usage) > 0
+    found = client.responses.retrieve(made.id)
+    assert (found.id, found.output_text) == (made.id, made.output_text)
+    then = client.responses.create(model="qwen", input="And now?", previous_response_id=made.id, max_output_tokens=4)
+    assert then.previous_response_id == made.id
+    assert then.usage is not None and then.usage.input_tokens > made.usage.input_tokens
+    with pytest.raises(openai.NotFoundError, match="no stored response"):
+        client.responses.retrieve("resp_unknown")
+
+
+def test_a_response_streams_its_events(client: openai.OpenAI) -> None:
+    events = list(client.responses.create(model="llama", input="Count the ships.", max_output_tokens=8, stream=True,
+                                          extra_body=EXACT))
+    assert events[0].type == "response.created" and events[-1].type in ("response.completed", "response.incomplete")
+    text = "".join(e.delta for e in events if e.type == "response.output_text.delta")
+    final: Any = events[-1].response
+    assert text and final.output_text == text
+    assert final.usage.output_tokens == 8 and cost(final.usage) > 0
+    assert client.responses.retrieve(final.id).output_text == text
+
+
+def test_a_response_in_the_background_can_be_cancelled(client: openai.OpenAI) -> None:
+    made = client.responses.create(model="qwen", input="Count.", max_output_tokens=1500, background=True,
+                                   extra_body=EXACT)
+    assert made.status in ("queued", "in_progress")
+    assert client.responses.cancel(made.id).status == "cancelled"
+    assert client.responses.retrieve(made.id).status == "cancelled"
+
+
+async def test_the_async_client_makes_responses_and_leaves_streams(aclient: openai.AsyncOpenAI) -> None:
+    made = await asyncio.gather(*(aclient.responses.create(model=m, input="Count.", max_output_tokens=5,
+                                                           extra_body=EXACT) for m in ("qwen", "llama") for _ in "ab"))
+    assert len({r.id for r in made}) == 4 and all(r.usage and r.usage.output_tokens == 5 for r in made)
+    stream = await aclient.chat.completions.create(model="qwen", messages=ASK, max_tokens=1000, stream=True,
+                                                   extra_body=EXACT)
+    async for _ in stream:
+        break
+    await stream.close()
+    assert [m.id async for m in aclient.models.list()] == ["qwen", "llama"]
+
+
+def test_a_deadline_of_the_callers_own_ends_the_request(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.InternalServerError) as late:
+        client.chat.completions.create(model="qwen", messages=ASK, max_tokens=1800, extra_body=EXACT,
+                                       extra_headers={"x-flotilla-timeout-s": "0.2"})
+    assert (late.value.status_code, late.value.code) == (504, "deadline_exceeded")

@@ -1,0 +1,182 @@
+"""Every endpoint once through a gateway: the answer names its cost, and the ledger charges exactly that.
+
+A fleet of its own, because adapters and an embedding model would change what other files count: one model with two
+adapters, one that embeds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import yaml
+from live_calls import CHAT, COMPLETIONS, Answer, Caller, chat
+from live_fleet import LiveFleet, eventually, fleet_file, nano, no_interrupts
+
+pytestmark = pytest.mark.integration
+TENANT = "ends"
+RESPONSES, MESSAGES, EMBEDDINGS = "/v1/responses", "/v1/messages", "/v1/embeddings"
+TOOL = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {"usage": {"type": "string"}}}}
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFleet]:
+    """The fleet, up."""
+    folder = tmp_path_factory.mktemp("ends")
+    file = fleet_file(folder, ("qwen",), (TENANT,))
+    fleet = yaml.safe_load(file.read_text())
+    qwen = fleet["models"]["qwen"]
+    arguments = {k: v for k, v in qwen["engine"]["args"].items() if k != "structured_outputs_config"}
+    fleet["models"]["embed"] = {
+        **qwen, "source": "small:qwen3-embedding", "aliases": ["embedding"], "comparators": [],
+        "engine": {**qwen["engine"], "tool_call_parser": None, "args": {**arguments, "runner": "pooling"}},
+    }
+    qwen["adapters"] = {"pirate": {"source": "small:lora"}, "formal": {"source": "small:lora"}}
+    file.write_text(yaml.safe_dump(fleet, sort_keys=False))
+    live = LiveFleet(folder / "state", file)
+    try:
+        live.start()
+        yield live
+    finally:
+        with no_interrupts():
+            live.run("down", timeout_s=120)
+
+
+@pytest.fixture(scope="module")
+def caller(ends: LiveFleet) -> Caller:
+    return Caller(ends.port, ends.new_key(TENANT))
+
+
+@pytest.fixture
+def charged(ends: LiveFleet) -> Callable[[str], int]:
+    """What the ledger charges a request, nano-USD, once it is over there. It must be the tenant's."""
+
+    def charged(request_id: str) -> int:
+        def read() -> list[tuple[Any, ...]]:
+            return ends.rows("SELECT tenant, SUM(nanousd) FROM charges WHERE request_id = ? AND outcome != 'running'"
+                             " GROUP BY 1", request_id)
+
+        ((tenant, nanousd),) = eventually(read, f"{request_id} is charged")
+        assert tenant == TENANT
+        return int(nanousd)
+
+    return charged
+
+
+def events(answer: Answer) -> list[Any]:
+    """The data of a stream's events, without the end marker."""
+    lines = [line.removeprefix("data: ") for line in answer.body.decode().splitlines() if line.startswith("data: ")]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+def usages(answer: Answer) -> list[dict[str, Any]]:
+    """The usages that name a cost, of the answer or of any of its events."""
+    found = events(answer) if answer.headers["content-type"].startswith("text/event-stream") else [answer.json]
+    carriers = [part for event in found for part in (event, event.get("response"), event.get("message")) if part]
+    return [part["usage"] for part in carriers if part.get("usage") and "cost" in part["usage"]]
+
+
+SAY = {"model": "qwen", "messages": [{"role": "user", "content": "Count the ships."}], "max_tokens": 6}
+ASK = {"model": "qwen", "input": "Count the ships.", "max_output_tokens": 6, "tools": [TOOL], "tool_choice": "none"}
+LINES = {"model": "embed", "text_1": "ships", "text_2": ["boats", "trains"]}
+LIST = {"model": "embed", "query": "ships", "documents": ["boats", "trains"]}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "chat": (CHAT, chat("qwen")),
+    "chat, streamed": (CHAT, chat("qwen", stream=True)),
+    "chat, streamed with usage": (CHAT, chat("qwen", stream=True, stream_options={"include_usage": True})),
+    "chat, three answers": (CHAT, chat("qwen", n=3)),
+    "chat, by alias": (CHAT, chat("qwen3")),
+    "chat, adapter": (CHAT, chat("qwen:pirate")),
+    "chat, adapter by alias": (CHAT, chat("qwen3:formal", stream=True)),
+    "completions, three prompts": (COMPLETIONS, {"model": "qwen", "prompt": ["a", "b", "c"], "max_tokens": 4}),
+    "completions, streamed": (COMPLETIONS, {"model": "qwen", "prompt": "a", "max_tokens": 4, "stream": True}),
+    "response": (RESPONSES, ASK),
+    "response, streamed": (RESPONSES, {**ASK, "stream": True}),
+    "response, adapter": (RESPONSES, {**ASK, "model": "qwen:pirate"}),
+    "message": (MESSAGES, SAY),
+    "message, streamed": (MESSAGES, {**SAY, "stream": True}),
+    "embeddings": (EMBEDDINGS, {"model": "embed", "input": ["ships", "boats"]}),
+    "embeddings, by alias": (EMBEDDINGS, {"model": "embedding", "input": "ships", "encoding_format": "base64"}),
+    "pooling": ("/pooling", {"model": "embed", "input": ["ships", "boats"]}),
+    "score": ("/score", LINES),
+    "v1 score": ("/v1/score", LINES),
+    "rerank": ("/rerank", LIST),
+    "v1 rerank": ("/v1/rerank", LIST),
+    "v2 rerank": ("/v2/rerank", LIST),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_answer_names_the_cost_that_the_ledger_charges(
+        ends: LiveFleet, caller: Caller, charged: Callable[[str], int], case: str) -> None:
+    path, body = CASES[case]
+    answer = caller.call(path, body)
+    assert answer.status == 200, answer.body
+    (usage,) = usages(answer)
+    assert nano(usage["cost"]) == charged(answer.request_id) > 0
+    code, outcome, model = eventually(
+        lambda: ends.rows("SELECT code, outcome, model FROM requests WHERE request_id = ?", answer.request_id),
+        "the gateway's row")[0]
+    assert (code, outcome) == (200, "finished")
+    assert model.startswith(("qwen", "embed")), model
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/tokenize", {"model": "qwen", "prompt": "ships"}),
+        ("/detokenize", {"model": "qwen", "tokens": [300, 301]}),
+        ("/v1/messages/count_tokens", {k: v for k, v in SAY.items() if k != "max_tokens"}),
+    ],
+)
+def test_what_runs_no_engine_costs_nothing(ends: LiveFleet, caller: Caller, path: str, body: dict[str, Any]) -> None:
+    answer = caller.call(path, body)
+    assert answer.status == 200, answer.body
+    assert usages(answer) == []
+    ends.settled()
+    assert ends.rows("SELECT * FROM charges WHERE request_id = ?", answer.request_id) == []
+
+
+def test_a_response_in_the_background_is_charged_and_told_later(
+        caller: Caller, charged: Callable[[str], int]) -> None:
+    made = caller.call(RESPONSES, {**ASK, "max_output_tokens": 200, "background": True})
+    assert (made.status, usages(made)) == (200, [])
+    path = f"{RESPONSES}/{made.json['id']}"
+    eventually(lambda: caller.call(path).json["status"] not in ("queued", "in_progress"), "it is done", 30, 0.2)
+    (usage,) = usages(caller.call(path))
+    assert usage["output_tokens"] == 200
+    assert nano(usage["cost"]) == charged(made.request_id) > 0
+
+
+def test_a_response_that_is_cancelled_is_charged_for_what_ran(
+        ends: LiveFleet, caller: Caller, charged: Callable[[str], int]) -> None:
+    made = caller.call(RESPONSES, {**ASK, "max_output_tokens": 1500, "background": True})
+    eventually(lambda: ends.running_in_engine("qwen") == 1, "it runs", 10, 0.02)
+    cancelled = caller.call(f"{RESPONSES}/{made.json['id']}/cancel", {})
+    assert (cancelled.status, cancelled.json["status"]) == (200, "cancelled")
+    assert charged(made.request_id) > 0
+    assert ends.running_in_engine("qwen") == 0
+
+
+def test_a_response_goes_on_from_an_earlier_one(caller: Caller) -> None:
+    first = caller.call(RESPONSES, ASK).json
+    then = caller.call(RESPONSES, {**ASK, "previous_response_id": first["id"]})
+    assert then.status == 200, then.body
+    assert then.json["usage"]["input_tokens"] > first["usage"]["input_tokens"]
+
+
+def test_adapters_answer_otherwise_than_their_model_and_each_other(caller: Caller) -> None:
+    said = {}
+    for name in ("qwen", "qwen:pirate", "qwen:formal"):
+        answer = caller.call(CHAT, chat(name, temperature=0)).json
+        assert answer["model"] == name
+        said[name] = answer["choices"][0]["message"]["content"]
+    assert len(set(said.values())) == 3, said
+
+
+def test_all_of_it_was_someones_and_adds_up(ends: LiveFleet) -> None:
+    ends.settled()  # after a reading of each replica: what is stray would be in it
+    assert {tenant for tenant, in ends.rows("SELECT DISTINCT tenant FROM charges")} == {TENANT}
+    assert json.loads(ends.say("cost", "reconcile", "--json"))["residual_nanousd"] == 0
