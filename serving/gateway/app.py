@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 _JSON = (b"content-type", b"application/json")
 _ID = re.compile(r"[\x20-\x7e]{1,128}")  # what an id of the caller's may be
 _PASSED = (b"traceparent", b"tracestate", b"accept")
-_OPEN = ("/healthz", "/readyz", "/openapi.json")
+_OPEN = ("/healthz", "/health", "/readyz", "/openapi.json")  # /health: as vLLM, for clients that ask it first
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Gateway:
             return
         if path == "/openapi.json":
             body = openapi.document()
-        elif path == "/healthz":
+        elif path in ("/healthz", "/health"):
             body = b'{"status": "ok"}'
         else:
             ready = self._listing.ready()

@@ -157,7 +157,7 @@ class Rig:
         self.records.put_nowait(record)
 
     async def _app(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["path"] not in ("/healthz", "/readyz", "/openapi.json"):
+        if scope["type"] == "http" and scope["path"] not in ("/healthz", "/health", "/readyz", "/openapi.json"):
             self._asked += 1
         await self.gateway(scope, receive, send)
 

@@ -17,7 +17,7 @@ from serving.gateway.openapi.schemas import REF, merge_equal, prune, refs, tidy
 
 DOCUMENT: dict[str, Any] = json.loads(openapi.document())
 OPERATIONS = {(m.upper(), p): o for p, item in DOCUMENT["paths"].items() for m, o in item.items()}
-OWN = {("GET", p) for p in ("/v1/models", "/v1/models/{model}", "/healthz", "/readyz", "/openapi.json")}
+OWN = {("GET", p) for p in ("/v1/models", "/v1/models/{model}", "/healthz", "/health", "/readyz", "/openapi.json")}
 
 
 def test_it_has_every_endpoint_of_the_gateway_and_no_other() -> None:
@@ -85,7 +85,7 @@ async def test_it_is_served_without_a_key(rig: Rig) -> None:
 
 def test_health_needs_no_key_and_the_rest_does() -> None:
     free = {path for (_, path), o in OPERATIONS.items() if o.get("security") == []}
-    assert free == {"/healthz", "/readyz", "/openapi.json"}
+    assert free == {"/healthz", "/health", "/readyz", "/openapi.json"}
     assert DOCUMENT["security"] == [{"bearer": []}, {"x-api-key": []}]
 
 

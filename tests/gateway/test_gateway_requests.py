@@ -176,8 +176,9 @@ async def test_a_fault_of_the_gateway_itself_is_a_500_that_can_be_traced(rig: Ri
 
 async def test_health_and_readiness_need_no_key(rig: Rig) -> None:
     rig.session.headers.clear()
-    async with rig.session.get("/healthz") as answer:
-        assert (answer.status, await answer.json()) == (200, {"status": "ok"})
+    for path in ("/healthz", "/health"):
+        async with rig.session.get(path) as answer:
+            assert (answer.status, await answer.json()) == (200, {"status": "ok"})
     async with rig.session.get("/readyz") as answer:
         assert (answer.status, await answer.json()) == (
             503,

@@ -115,6 +115,7 @@ def paths(refused: dict[str, Any]) -> dict[str, Any]:
         "/v1/models/{model}": get("get_v1_models_model", "One of them, by name or alias",
                                   {"$ref": "#/components/schemas/Model"}, refused, parameters=[one]),
         "/healthz": get("get_healthz", "The gateway lives", {"type": "object"}, {}, **free),
+        "/health": get("get_health", "The same, at the path of vLLM's own server", {"type": "object"}, {}, **free),
         "/readyz": get("get_readyz", "Every model can answer", ready, not_ready, **free),
         "/openapi.json": get("get_openapi", "This document", {"type": "object"}, {}, **free),
     }
