@@ -96,7 +96,8 @@ def vllm_serve(place: Place) -> Launch:
     command = [_bin(Path(sys.executable).parent, "vllm"), "serve", str(place.checkpoint), "--host", "127.0.0.1",
                "--port", str(place.port), "--served-model-name", MODEL, "--distributed-executor-backend", "uni",
                "--disable-uvicorn-access-log", *_flags(ENGINE)]
-    return _launch(place, command, ENGINE_ENV, stop_s=15.0)
+    # as our replicas: proxies that keep connections longer than vLLM's 5 s run into closed ones
+    return _launch(place, command, ENGINE_ENV | {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75"}, stop_s=15.0)
 
 
 def probe() -> str:
@@ -191,7 +192,7 @@ def litellm(place: Place, workers: int = 2) -> Launch:
         "model_list": [{"model_name": MODEL, "litellm_params": {
             "model": f"hosted_vllm/{MODEL}", "api_base": f"http://{place.over}/v1", "api_key": "none"}}],
         "general_settings": {"master_key": key, "disable_error_logs": True},
-        "litellm_settings": {"set_verbose": False, "num_retries": 0, "request_timeout": 600, "telemetry": False},
+        "litellm_settings": {"set_verbose": False, "request_timeout": 600, "telemetry": False},
     }
     env = {"LITELLM_MODE": "PRODUCTION", "LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True",
            "LITELLM_DONT_SHOW_FEEDBACK_BOX": "true"}

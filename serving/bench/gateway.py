@@ -1,7 +1,8 @@
 """`flotilla bench gateway`: what a server costs that stands before vLLM, beside vLLM without one.
 
-All arms are up at the same time and one is loaded at a time: level by level, round by round, every second round in
-reverse, so that neither the order nor a machine that changes over the hour favours an arm.
+Bare vLLM stays up; the other arms come up one after the other, because an idle Ray takes a tenth of a core or two from
+whoever is measured. Arm and bare vLLM are loaded in turn, level by level, round by round, every second round in
+reverse, so that neither the order nor a machine that changes over the hour favours one of them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 
@@ -25,11 +26,10 @@ from serving.bench.client import Load
 from serving.bench.figures import QUIET, Run, against
 from serving.errors import FlotillaError, StartFailed
 
-T = TypeVar("T")
 Say = Callable[[str], None]
 TOKENS = 64
 _TRIES = 3
-REQUESTS = {1: 48, 8: 192, 32: 640, 128: 1280}  # some seconds at each level on two cores
+REQUESTS = {1: 48, 8: 192, 32: 512, 128: 768}  # some seconds at each level on two cores
 
 
 @dataclass(frozen=True)
@@ -43,39 +43,78 @@ class Plan:
     peers: Path
 
 
+class Failures:
+    """What did not work, and for whom it is not tried again."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[str, int | None], str] = {}  # by arm and number of streams; None: it did not start
+
+    def has(self, name: str, streams: int | None = None) -> bool:
+        """Whether an arm has failed, altogether or at so many streams."""
+        return (name, None) in self.found or (name, streams) in self.found
+
+    def rows(self) -> list[dict[str, Any]]:
+        """For the report."""
+        return [{"name": name, "streams": streams, "reason": why} for (name, streams), why in self.found.items()]
+
+
 def measure(plan: Plan, say: Say) -> dict[str, Any]:
     """Run the benchmark. Returns the report. Raises: StartFailed when the arm that all are compared with fails."""
     folder = Path(tempfile.mkdtemp(prefix="flo-"))  # short: HAProxy's socket below it takes at most 97 bytes
-    failed: dict[str, str] = {}
+    failures: Failures = Failures()
     runs: list[Run] = []
     try:
         say("small checkpoint")
         checkpoint = checkpoints.make("qwen3", plan.state_dir.absolute() / "checkpoints")
-        with _up(plan, folder, checkpoint, failed, say) as children:
-            for name, (child, launch) in list(children.items()):
-                say(f"{name}: warm up")
-                _try(name, failed, lambda c=child, n=launch: apply(load(n, 16, 64)))  # type: ignore[misc]
-            for number in range(plan.rounds):
-                for streams in plan.streams:
-                    order = [n for n in children if n not in failed]
-                    for name in order if number % 2 == 0 else reversed(order):
-                        say(f"round {number + 1} of {plan.rounds}: {name} at {streams} streams")
-                        run = _try(name, failed, lambda n=name, s=streams, r=number: _quiet_run(  # type: ignore[misc]
-                            n, children, s, r, say))
-                        runs += [run] if run else []
+        place = Place(folder / "0", checkpoint, plan.peers.absolute(), free_port(), free_port())
+        base, *others = plan.arms
+        with _up(base, place, failures, say) as bare:
+            for number, arm in enumerate(others if bare else [], 1):
+                assert bare is not None
+                over = bare[1].url.removeprefix("http://")
+                place = replace(place, folder=folder / str(number), port=free_port(), port_2=free_port(), over=over)
+                with _up(arm, place, failures, say) as up:
+                    if up is not None:
+                        first = (number - 1) * plan.rounds
+                        _pair(arm.name, {BASE: bare, arm.name: up}, plan, first, runs, failures, say)
+            if bare and not others:
+                _pair(BASE, {BASE: bare}, plan, 0, runs, failures, say)
     finally:
         keep_logs(folder, plan.state_dir)
         shutil.rmtree(folder, ignore_errors=True)
-    if BASE in failed:
-        raise StartFailed(f"{BASE}, which all are compared with, failed: {failed[BASE]}")
+    for (name, _), why in failures.found.items():
+        if name == BASE:
+            raise StartFailed(f"{BASE}, which all are compared with, failed: {why}")
     return {
         "machine": machine(),
         "load": {"tokens": TOKENS, "requests": {str(s): REQUESTS.get(s, s * 10) for s in plan.streams},
                  "rounds": plan.rounds, "compared_with": BASE},
-        "arms": against([r for r in runs if r.arm not in failed], BASE),
+        "arms": against([r for r in runs if not failures.has(r.arm, r.streams)], BASE),
         "says": {arm.name: arm.says for arm in plan.arms},
-        "failed": [{"name": name, "reason": reason} for name, reason in failed.items()],
+        "failed": failures.rows(),
     }
+
+
+Up = tuple[Child, Launch]
+
+
+def _pair(arm: str, up: dict[str, Up], plan: Plan, first: int, runs: list[Run], failures: Failures, say: Say) -> None:
+    """All rounds of an arm and of bare vLLM. `first`: number of the first round; no two arms share one."""
+    for number in range(plan.rounds):
+        for streams in plan.streams:
+            order = [n for n in up if not failures.has(n, streams)]
+            for name in order if number % 2 == 0 else reversed(order):
+                say(f"{arm}: round {number + 1} of {plan.rounds}, {name} at {streams} streams")
+                with _noted(failures, name, streams):
+                    runs.append(_quiet_run(name, up, streams, first + number, say))
+
+
+@contextlib.contextmanager
+def _noted(failures: Failures, name: str, streams: int | None) -> Iterator[None]:
+    try:
+        yield
+    except (FlotillaError, OSError) as error:
+        failures.found[name, streams] = str(error)
 
 
 def load(launch: Launch, streams: int, requests: int) -> Load:
@@ -89,7 +128,7 @@ def load(launch: Launch, streams: int, requests: int) -> Load:
     return Load(host, int(port), PATH, dict(launch.headers), [body], [[0]] * requests, streams, TOKENS)
 
 
-def _quiet_run(name: str, children: dict[str, tuple[Child, Launch]], streams: int, number: int, say: Say) -> Run:
+def _quiet_run(name: str, children: dict[str, Up], streams: int, number: int, say: Say) -> Run:
     """A run, again while the machine is busy with other things; the quietest of them if none was quiet."""
     best: Run | None = None
     for tried in range(_TRIES):
@@ -104,7 +143,7 @@ def _quiet_run(name: str, children: dict[str, tuple[Child, Launch]], streams: in
     return best
 
 
-def _run(name: str, children: dict[str, tuple[Child, Launch]], streams: int, number: int) -> Run:
+def _run(name: str, children: dict[str, Up], streams: int, number: int) -> Run:
     child, launch = children[name]
     arm, requests = ARMS[name], REQUESTS.get(streams, streams * 10)
     bare = None if not arm.over_base else children[BASE][0]
@@ -123,46 +162,24 @@ def _run(name: str, children: dict[str, tuple[Child, Launch]], streams: int, num
                others)
 
 
-def _try(name: str, failed: dict[str, str], work: Callable[[], T]) -> T | None:
-    try:
-        return work()
-    except (FlotillaError, OSError) as error:
-        failed[name] = str(error)
-        return None
-
-
 @contextlib.contextmanager
-def _up(plan: Plan, folder: Path, checkpoint: Path, failed: dict[str, str],
-        say: Say) -> Iterator[dict[str, tuple[Child, Launch]]]:
-    """All arms that start, in order. Everything is down when it ends."""
-    up: dict[str, tuple[Child, Launch]] = {}
-    place = Place(folder, checkpoint, plan.peers.absolute(), 0, 0)
+def _up(arm: Arm, place: Place, failures: Failures, say: Say) -> Iterator[Up | None]:
+    """The arm, started and warm, or None when that failed. It is down when this ends."""
+    child: Child | None = None
+    up: Up | None = None
     try:
-        for number, arm in enumerate(plan.arms):
-            say(f"{arm.name}: start")
-            place = replace(place, folder=folder / str(number), port=free_port(), port_2=free_port())
-            child = None
-            try:
-                launch = arm.launch(place)
-                child = Child(arm.name, launch)
-                child.wait_ready()
-                up[arm.name] = (child, launch)
-            except (FlotillaError, OSError) as error:
-                failed[arm.name] = str(error)
-                if child is not None:
-                    child.stop()
-                if arm.name == BASE:
-                    break
-            except BaseException:
-                if child is not None:
-                    child.stop()
-                raise
-            if arm.name == BASE:
-                place = replace(place, over=up[BASE][1].url.removeprefix("http://"))
+        say(f"{arm.name}: start")
+        with _noted(failures, arm.name, None):
+            launch = arm.launch(place)
+            child = Child(arm.name, launch)
+            child.wait_ready()
+            say(f"{arm.name}: warm up")
+            apply(load(launch, 16, 64))
+            up = child, launch
         yield up
     finally:
-        for name, (child, _) in reversed(list(up.items())):
-            say(f"{name}: stop")
+        if child is not None:
+            say(f"{arm.name}: stop")
             child.stop()
 
 

@@ -143,7 +143,8 @@ def show_gateway(report: dict[str, Any]) -> None:
 
 def _failed(report: dict[str, Any]) -> None:
     for arm in report["failed"]:
-        console.print(f"[red]{arm['name']}[/] is not in the tables: ", end="")
+        where = f" at {arm['streams']} streams" if arm.get("streams") else ""
+        console.print(f"[red]{arm['name']}[/]{where} is not in the tables: ", end="")
         console.print(arm["reason"], markup=False, highlight=False, soft_wrap=True)
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.bench import client
@@ -111,6 +111,7 @@ def stream_of(count: int) -> bytes:
     return HEAD + b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in parts) + b"0\r\n\r\n"
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, len(stream_of(4))), max_size=12))
 def test_however_a_stream_is_cut_the_counts_are_the_same(cuts: list[int]) -> None:
     async def go() -> Seen:

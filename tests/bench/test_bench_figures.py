@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.bench.figures import Run, Spread, against, percentile
@@ -24,6 +24,7 @@ def test_a_percentile_lies_between_its_neighbours_in_proportion() -> None:
         percentile([], 50)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1), st.floats(0, 100), st.floats(0, 100))
 def test_percentiles_grow_and_stay_inside(values: list[float], a: float, b: float) -> None:
     low, high = percentile(values, min(a, b)), percentile(values, max(a, b))

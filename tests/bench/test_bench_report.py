@@ -25,7 +25,8 @@ def report(others: float = 0.01) -> dict[str, Any]:
     runs = [Run(name, streams, 0, wall, 1000, 20, (0.01,) * 20, {"path": 0.05}, others)
             for streams in (1, 32) for name, wall in (("vllm-serve", 1.0), ("flotilla", 1.02))]
     return {"load": {"tokens": 64}, "arms": against(runs, "vllm-serve"),
-            "failed": [{"name": "litellm", "reason": "[it] is not there"}]}
+            "failed": [{"name": "litellm", "streams": None, "reason": "[it] is not there"},
+                       {"name": "ray-direct", "streams": 32, "reason": "status 500"}]}
 
 
 def test_tables_name_every_arm_at_every_level(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,6 +37,7 @@ def test_tables_name_every_arm_at_every_level(monkeypatch: pytest.MonkeyPatch) -
     assert "1 streams of 64 tokens" in text and "32 streams of 64 tokens" in text
     assert "0.980" in text and "0.050" in text
     assert "litellm is not in the tables: [it] is not there" in text
+    assert "ray-direct at 32 streams is not in the tables: status 500" in text
     assert "not quiet" not in text
 
 

@@ -166,7 +166,7 @@ class LiveFleet:
         return self.command("up", str(self.file), "--port", str(self.port), "--metrics-port", str(self.metrics_port),
                             *more)
 
-    def run(self, *arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout_s: float = 150.0) -> subprocess.CompletedProcess[str]:
         """Run a command of Flotilla and return what it said, whatever its exit code."""
         return subprocess.run(self.command(*arguments), cwd=ROOT, env=self.environment, text=True, timeout=timeout_s,
                               capture_output=True, stdin=subprocess.DEVNULL)

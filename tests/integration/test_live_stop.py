@@ -43,7 +43,7 @@ def in_step(fleet: LiveFleet, name: str) -> Footprint:
         file = fleet.state_dir / "run.json"
         return file.exists() and any(s.name == name for s in fleet.state.steps)
 
-    eventually(reached, f"the step {name!r}", 60, 0.02)
+    eventually(reached, f"the step {name!r}", 180, 0.02)
     found = fleet.footprint()
     assert found is not None
     return found
@@ -106,7 +106,7 @@ def test_down_cleans_up_after_guard_and_supervisor_were_killed_at_once(
         found = fleet.footprint()
         return found if found and any(_name(p).startswith("ray::") for p in found.processes) else None
 
-    before = eventually(replica, "a worker that Ray has renamed", 60, 0.1)
+    before = eventually(replica, "a worker that Ray has renamed", 120, 0.1)
     run, guard = fleet.state.run, psutil.Process(fleet.state.guard_pid)
     (supervisor,) = [c for c in guard.children() if "serving.supervisor" in c.cmdline()]
     for process in (supervisor, guard):
