@@ -123,13 +123,14 @@ def routing_(
 
 def show_gateway(report: dict[str, Any]) -> None:
     """The report as tables."""
-    columns = ["arm", "req/s>", "tok/s>", "of\nbare>", "lowest–\nhighest>", "TTFT ms\np50>", "p99>", "added>",
-               "CPU s/\n1000 tok>"]
+    columns = ["arm", "req/s>", "tok/s>", "of\nbare>", "low–\nhigh>", "TTFT ms\np50>", "p99>", "added>",
+               "CPU s/\n1k tok>"]
     rows = report["arms"]
     for streams in sorted({r["streams"] for r in rows}):
         table(columns, [(
             r["name"], f"{r['requests_per_s']:.1f}", f"{r['tokens_per_s']:,.0f}", _or(r["tokens_per_s_ratio"], ".3f"),
-            "–".join(f"{v:.2f}" for v in r["spread"].get("tokens_per_s_ratio", [])), f"{r['ttft_ms']['p50']:.1f}",
+            "–".join(f"{v:.2f}".removeprefix("0") for v in r["spread"].get("tokens_per_s_ratio", [])),
+            f"{r['ttft_ms']['p50']:.1f}",
             f"{r['ttft_ms']['p99']:.1f}", _or(r["added_ttft_ms"], "+.2f"), f"{r['cpu_s_per_1000_tokens']:.3f}",
         ) for r in rows if r["streams"] == streams], title=f"{streams} streams of {report['load']['tokens']} tokens")
         console.print()

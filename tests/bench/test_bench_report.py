@@ -17,13 +17,13 @@ from serving.cli import bench, output
 def printed(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     out = io.StringIO()
     monkeypatch.setattr(output.console, "_file", out)  # setting `file` cannot be undone
-    monkeypatch.setattr(output.console, "_width", 120)
+    monkeypatch.setattr(output.console, "_width", 80)
     yield out
 
 
 def report(others: float = 0.01) -> dict[str, Any]:
-    runs = [Run(name, streams, 0, wall, 1000, 20, (0.01,) * 20, {"path": 0.05}, others)
-            for streams in (1, 32) for name, wall in (("vllm-serve", 1.0), ("flotilla", 1.02))]
+    runs = [Run(name, streams, 0, wall, 1000, 20, (0.11,) * 20, {"path": 0.05}, others)
+            for streams in (1, 32) for name, wall in (("vllm-serve", 1.0), ("flotilla", 1.02), ("ray-openai-app", 2.5))]
     return {"load": {"tokens": 64}, "arms": against(runs, "vllm-serve"),
             "failed": [{"name": "litellm", "streams": None, "reason": "[it] is not there"},
                        {"name": "ray-direct", "streams": 32, "reason": "status 500"}]}
@@ -33,7 +33,7 @@ def test_tables_name_every_arm_at_every_level(monkeypatch: pytest.MonkeyPatch) -
     with printed(monkeypatch) as out:
         bench.show_gateway(report())
     text = out.getvalue()
-    assert text.count("flotilla") == text.count("vllm-serve") == 2
+    assert text.count("flotilla") == text.count("vllm-serve") == text.count("ray-openai-app") == 2
     assert "1 streams of 64 tokens" in text and "32 streams of 64 tokens" in text
     assert "0.980" in text and "0.050" in text
     assert "litellm is not in the tables: [it] is not there" in text
