@@ -26,6 +26,10 @@ class Target:
     adapter: str | None
     chain: tuple[str, ...]
 
+    def served_by(self, model: str) -> str:
+        """The engine's name for what is asked, where `model` of the chain answers."""
+        return f"{model}:{self.adapter}" if self.adapter else model
+
 
 @dataclass(frozen=True)
 class _Variant:

@@ -193,7 +193,7 @@ class Gateway:
         def to(place: Place) -> bytes:
             members = dict(more)
             if not plain or place.model != target.model:
-                members["model"] = f"{place.model}:{target.adapter}" if target.adapter else place.model
+                members["model"] = target.served_by(place.model)
             if endpoint.name == "responses":
                 members["request_id"] = response_id(place, tenant, exchange.request_id)
             return body.with_members(members)

@@ -31,8 +31,8 @@ class Call:
     """One request on its way upstream.
 
     `body`: what to send to a place. `key`: tells its conversation, which is worth asking only where there are several
-    replicas. `response`: the id of the stored response that it is about
-    or goes on from, if there is one, and `held_by`: the tag of the replica that holds it.
+    replicas. `response`: the id of the stored response that it is about or goes on from, if there is one, and
+    `held_by`: the tag of the replica that holds it.
     """
 
     method: str
@@ -72,7 +72,7 @@ class Forward:
                     raise
                 break
             exchange.model = place.model
-            exchange.served = f"{place.model}:{target.adapter}" if target.adapter else place.model
+            exchange.served = target.served_by(place.model)
             answered = False
             try:
                 answered = await self._ask(call, place, target, exchange, wire, send, tries_left)

@@ -10,7 +10,6 @@ sending and receiving, a quarter Python (this module, `Events.feed`), the rest u
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Any
 
@@ -19,7 +18,7 @@ from serving.gateway import errors as table
 from serving.gateway import usage
 from serving.gateway.events import Events, error_event
 from serving.gateway.exchange import Exchange
-from serving.gateway.upstream import ReplicaGone, Reply
+from serving.gateway.upstream import Bell, ReplicaGone, Reply
 from serving.gateway.wire import Wire
 
 _PASSED = (b"content-type", b"retry-after")
@@ -86,7 +85,7 @@ class _Pipe:
         self._held: list[bytes] = []  # what came before the status went out
         self._open = self._over = False
         self._error: Exception | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._bell = Bell()
 
     def feed(self, data: bytes) -> None:
         """The replica's callback: a part of the stream has come."""
@@ -95,25 +94,25 @@ class _Pipe:
             return
         if not self._open:
             self._held.append(data)
-            self._wake()
+            self._bell.ring()
             if not self._wire.writable:  # it has not read an earlier answer
                 self._reply.pause()
             return
         self._wire.write(data)
         if self.events.failed:
-            self._wake()
+            self._bell.ring()
         elif not self._wire.writable:
             self._reply.pause()
 
     def ended(self, error: Exception | None) -> None:
         """The replica's callback: the stream is over."""
         self._over, self._error = True, error
-        self._wake()
+        self._bell.ring()
 
     async def wait_first(self) -> None:
         """Until there is an event. Raises: ReplicaGone when there never is one."""
         while not self._held and not self._over:
-            await self._wait()
+            await self._bell.wait()
         if not self._held:
             raise self._error or ReplicaGone("the stream ended before it began", True)
 
@@ -127,14 +126,5 @@ class _Pipe:
         else:
             self._reply.pause()
         while not self._over and not self.events.failed:
-            await self._wait()
+            await self._bell.wait()
         return None if self.events.failed else self._error
-
-    async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        await self._waiter
-
-    def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)

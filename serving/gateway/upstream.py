@@ -38,6 +38,26 @@ class ReplicaGone(Exception):
         self.sent, self.stale = sent, stale
 
 
+class Bell:
+    """Wakes the one coroutine that waits, from a socket's callback. A ring that no one waits for is lost."""
+
+    __slots__ = ("_waiter",)
+
+    def __init__(self) -> None:
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def wait(self) -> None:
+        """Until the next ring."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
+    def ring(self) -> None:
+        """Something has changed."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+
 class Source(Protocol):
     """Where a reply comes from."""
 
@@ -54,7 +74,7 @@ class Source(Protocol):
 class Reply:
     """One answer under way. `headers`: lower-case names."""
 
-    __slots__ = ("status", "headers", "source", "_parts", "_feed", "_over", "_waiter", "_end")
+    __slots__ = ("status", "headers", "source", "_parts", "_feed", "_over", "_bell", "_end")
 
     def __init__(self) -> None:
         self.status = 0
@@ -63,20 +83,20 @@ class Reply:
         self._parts: list[bytes] = []
         self._feed: Feed | None = None
         self._over: Over | None = None
-        self._waiter: asyncio.Future[bool] | None = None
+        self._bell = Bell()
         self._end: Exception | bool | None = None  # True: whole; an exception: broken
 
     async def begin(self) -> None:
         """Until status and headers are there. Raises: ReplicaGone."""
         if not self.status and self._end is None:
-            await self._wait()
+            await self._bell.wait()
         if isinstance(self._end, Exception) and not self.status:
             raise self._end
 
     async def read(self) -> bytes:
         """The whole body. Raises: ReplicaGone."""
         while self._end is None:
-            await self._wait()
+            await self._bell.wait()
         if isinstance(self._end, Exception):
             raise self._end
         return b"".join(self._parts)
@@ -109,21 +129,12 @@ class Reply:
             if source is not None:
                 source.drop()
 
-    async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        await self._waiter
-
-    def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(True)
-
     # -- what the source tells (`carrier.client.Sink`)
 
     def head(self, status: int, headers: dict[bytes, bytes]) -> None:
         """Status and headers are there."""
         self.status, self.headers = status, headers
-        self._wake()
+        self._bell.ring()
 
     def part(self, data: bytes) -> None:
         """A part of the body."""
@@ -147,7 +158,7 @@ class Reply:
         over, self._feed, self._over = self._over, None, None
         if over is not None:
             over(error)
-        self._wake()
+        self._bell.ring()
 
 
 class _Carried:
