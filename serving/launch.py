@@ -19,13 +19,12 @@ import psutil
 
 from serving import processes, runstate
 from serving.errors import FleetNotRunning, FleetRunning
-from serving.fleet.catalogue import Fleet
 from serving.plan import Changes, Plan, fleet
 from serving.runstate import RunState
 from serving.settings import Settings
 
 
-def make_plan(settings: Settings, fleet_file: Path, changes: Changes) -> tuple[Plan, Fleet]:
+def make_plan(settings: Settings, fleet_file: Path, changes: Changes) -> Plan:
     """A plan for a new run. Raises: FleetRunning, ConfigError."""
     last = runstate.read(settings.state_dir)
     if last is not None:
@@ -38,7 +37,7 @@ def make_plan(settings: Settings, fleet_file: Path, changes: Changes) -> tuple[P
         run, str(settings.state_dir.absolute()), str(work_dir(run)), str(fleet_file.absolute()), found.name,
         f"http://{found.gateway.host}:{found.gateway.port}",
         f"http://{found.metrics.host}:{found.metrics.port}/metrics", changes,
-    ), found
+    )
 
 
 def work_dir(run: str) -> Path:
@@ -54,7 +53,7 @@ def clear(state: RunState) -> int:
     return count
 
 
-def environment(plan: Plan, found: Fleet) -> dict[str, str]:
+def environment(plan: Plan) -> dict[str, str]:
     """What the run's processes need in their environment; Ray reads most of it when it is imported."""
     return {
         processes.MARK: plan.run,
@@ -82,13 +81,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(plan: Plan, found: Fleet, with_parent: bool) -> subprocess.Popen[bytes]:
+def start(plan: Plan, with_parent: bool) -> subprocess.Popen[bytes]:
     """Start the guard. `with_parent`: the run ends when the calling process does, however it ends."""
     command = [sys.executable, "-m", "serving.guard"] + (["--with-parent"] if with_parent else [])
     Path(plan.logs).mkdir(parents=True, exist_ok=True)
     with open(Path(plan.logs) / "guard.log", "ab") as out:
         guard = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True,
-                                 env=os.environ | environment(plan, found))
+                                 env=os.environ | environment(plan))
     assert guard.stdin is not None
     guard.stdin.write(plan.to_json().encode())
     guard.stdin.close()

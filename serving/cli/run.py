@@ -42,8 +42,8 @@ def up(
     """Start a fleet on this machine and hold it until Ctrl-C (or `flotilla down` with --detach)."""
     own = settings()
     changes = Changes(_sources(model or []), port, metrics_port, gateways)
-    plan, found = launch.make_plan(own, file or own.fleet, changes)
-    guard = launch.start(plan, found, with_parent=not detach)
+    plan = launch.make_plan(own, file or own.fleet, changes)
+    guard = launch.start(plan, with_parent=not detach)
     try:
         with Steps() as steps:
             state = launch.follow(own, plan, guard, steps.show)
