@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from serving import overheads
 from serving.errors import StartFailed
-from serving.fleet.catalogue import Fleet
-from serving.fleet.money import usd
-from serving.fleet.records import TOKEN_KINDS, MeterReading, RequestRecord
-from serving.ledger import sums
+from serving.fleet.catalogue import Fleet, comparisons
+from serving.fleet.prices import PriceBook
+from serving.fleet.records import MeterReading, RequestRecord
+from serving.ledger.durable import DurableReadings, own_spool
 from serving.ledger.store import Ledger
-from serving.telemetry.exporter import Sample, Target
 
 Progress = Callable[[str], None]
 
@@ -29,7 +28,8 @@ Progress = Callable[[str], None]
 class Surroundings:
     """Where a fleet keeps its things and what its parts trust each other by."""
 
-    ledger_path: Path
+    database: str
+    spool_dir: Path
     multiprocess_dir: Path
     pepper: bytes
     secret: str
@@ -43,9 +43,9 @@ class Sources:
     adapters: dict[str, dict[str, str]]
 
 
-def open_sink(path: Path) -> Callable[[MeterReading], None]:
-    """In a replica: the function that writes readings to the ledger."""
-    return Ledger.open(path).write_reading
+def open_sink(around: Surroundings, limit_bytes: int, replica_id: str) -> Callable[[MeterReading], None]:
+    """In a replica: the function that writes readings to the ledger, or on disk while the ledger is away."""
+    return DurableReadings(Ledger.later(around.database), own_spool(around.spool_dir, "replica", limit_bytes))
 
 
 class GatewayReplica:
@@ -60,8 +60,12 @@ class GatewayReplica:
         from serving.gateway.server import GatewayServer, listen
         from serving.ledger.live import LedgerKeyring, LedgerRecords
 
-        ledger = Ledger.open(around.ledger_path)
-        self._records = LedgerRecords(ledger)
+        ledger, limits = Ledger.later(around.database), fleet.ledger
+        self._records = LedgerRecords(ledger, own_spool(around.spool_dir, "gateway", limits.spool_bytes),
+                                      limits.when_full)
+        self._readings = DurableReadings(ledger, own_spool(around.spool_dir, "gateway-time", limits.spool_bytes))
+        self._overheads = overheads.OverheadKeeper(overheads.meters(fleet, ("gateway",)), self._readings,
+                                                   unmetered=lambda: self._records.unmetered).start()
         ports = Ports(LedgerKeyring(ledger, around.pepper), RayReplicaDirectory(fleet), self._records,
                       PrometheusMeter())
         sock = listen(fleet.gateway.host, fleet.gateway.port)
@@ -76,7 +80,9 @@ class GatewayReplica:
     async def __del__(self) -> None:
         """Ray Serve's hook at a graceful stop: what is under way may end, and every record is written."""
         await self._server.stop()
+        await asyncio.to_thread(self._overheads.close)
         await asyncio.to_thread(self._records.close)
+        self._readings.close()
 
 
 class PrometheusMeter:
@@ -127,39 +133,12 @@ class PrometheusMeter:
             of("flotilla_request_cost_usd", *who).observe(cost_usd)
 
 
-def samples(ledger: Ledger) -> Iterable[Sample]:
-    """The ledger's truth as samples of the metric table."""
-    found = sums.totals(ledger, time.time())
-    for name, model in found.models().items():
-        yield Sample("flotilla_replicas", (name,), sum(r.alive and r.ready for r in found.replicas if r.model == name))
-        yield Sample("flotilla_ledger_folded_steps_total", (name,),
-                     sum(r.folded_steps for r in found.replicas if r.model == name))
-        for state, ns in (("cold_start", model.cold_ns), ("idle", model.idle_ns), ("busy", model.busy_ns)):
-            yield Sample("flotilla_replica_seconds_total", (name, state), ns / 1e9)
-        for bucket in ("idle", "cold_start"):
-            yield Sample("flotilla_cost_usd_total", (name, "", bucket), usd(model.nanousd[bucket]))
-    tokens: dict[tuple[str, str], Any] = {}
-    for total in found.tenants:
-        yield Sample("flotilla_cost_usd_total", (total.model, total.tenant, total.bucket), usd(total.nanousd))
-        who = (total.model, total.tenant)
-        tokens[who] = tokens[who] + total.tokens if who in tokens else total.tokens
-    for who, count in tokens.items():
-        for kind in TOKEN_KINDS:
-            yield Sample("flotilla_tokens_total", (*who, kind), count.of(kind))
-
-
-def targets(ledger: Ledger) -> Iterable[Target]:
-    """Replicas whose own metrics may be scraped."""
-    for replica in sums.totals(ledger, time.time()).replicas:
-        if replica.alive and replica.ready:
-            yield Target(replica.endpoint, replica.model, replica.replica_id)
-
-
-def deploy(fleet: Fleet, sources: Sources, around: Surroundings, env: dict[str, str],
+def deploy(fleet: Fleet, book: PriceBook, sources: Sources, around: Surroundings, env: dict[str, str],
            progress: Progress) -> None:
     """Bring all models up on a connected Ray, one after the other, and then the gateway.
 
-    `env`: environment of all replicas. Returns when the API answers.
+    `book`: prices of the APIs that the traffic is held against. `env`: environment of all replicas. Returns when the
+    API answers.
     Raises: RuntimeError of Ray Serve when an application does not come up.
     """
     from ray import serve
@@ -169,10 +148,11 @@ def deploy(fleet: Fleet, sources: Sources, around: Surroundings, env: dict[str, 
     from serving.engines.names import app_name
 
     quiet = LoggingConfig(enable_access_log=False)
-    sink = functools.partial(open_sink, around.ledger_path)
+    sink = functools.partial(open_sink, around, fleet.ledger.spool_bytes)
     for name in fleet.models:
         progress(f"model {name}")
-        app = application(fleet, name, sources.models[name], around.secret, sink, env, sources.adapters[name])
+        app = application(fleet, name, sources.models[name], around.secret, sink, env,
+                          comparisons(fleet, name, book), sources.adapters[name])
         _run(serve, app, app_name(name), None, quiet)
     progress("gateway")
     gateway_env = env | {"PROMETHEUS_MULTIPROC_DIR": str(around.multiprocess_dir)}

@@ -133,6 +133,14 @@ class Overloaded(ServiceError):
         self.model, self.retry_after_s = model, retry_after_s
 
 
+class LedgerFull(ServiceError):
+    """What this request uses could not be written down, and the fleet file says to refuse it then."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(f"what requests use cannot be written down just now; retry in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
 class ReplicaFailed(ServiceError):
     """The replica broke the connection before or during its answer."""
 
@@ -151,6 +159,10 @@ class Draining(ServiceError):
 
 class LedgerError(FlotillaError):
     """The ledger's database cannot be opened, read or written."""
+
+
+class SpoolFull(LedgerError):
+    """The database is away and the disk space for what waits for it is used up."""
 
 
 class FleetRunning(FlotillaError):

@@ -1,24 +1,45 @@
-"""The exporter's process: `python -m serving.exporter HOST PORT MULTIPROCESS_DIR LEDGER`. Prints `ready` when bound."""
+"""The exporter's process: `python -m serving.exporter`, with a `Plan` on standard input. Prints `ready` when bound.
+
+One per fleet, so it also does what is to be done once: it keeps the overhead of the head node and of storage, and
+brings to the ledger what processes of this machine left on disk when they died.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import sys
 from pathlib import Path
 
-from serving import app, processes
+from serving import ledgermetrics, overheads, processes
+from serving.ledger.durable import Adopter, DurableReadings, own_spool
 from serving.ledger.store import Ledger
+from serving.plan import Plan, fleet
+from serving.settings import Settings
 from serving.telemetry import exporter
 
 
 def main() -> None:
     """Serve until ended."""
-    host, port, directory, ledger_path = sys.argv[1:]
     processes.die_with_parent(signal.SIGTERM)
-    ledger = Ledger.open(Path(ledger_path))
-    server = exporter.serve(host, int(port), directory, lambda: app.samples(ledger), lambda: app.targets(ledger))
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # so that the last readings are written
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    plan, settings = Plan.from_json(sys.stdin.read()), Settings.read(os.environ)
+    found, ledger = fleet(Path(plan.fleet_file), plan.changes), Ledger.later(settings.database)
+    samples = ledgermetrics.LedgerSamples(ledger)
+    server = exporter.serve(found.metrics.host, found.metrics.port, str(Path(plan.work_dir) / "metrics"), samples,
+                            samples.targets, lambda: ledgermetrics.spools(settings.spool_dir))
+    readings = DurableReadings(ledger, own_spool(settings.spool_dir, "exporter", found.ledger.spool_bytes))
+    keeper = overheads.OverheadKeeper(overheads.meters(found, ("head", "storage")), readings).start()
+    adopter = Adopter(settings.spool_dir, ledger)
     print("ready", flush=True)
-    server.serve_forever()
+    try:
+        server.serve_forever()
+    finally:
+        keeper.close(timeout_s=3)
+        readings.close()
+        adopter.close(timeout_s=1)
 
 
 if __name__ == "__main__":

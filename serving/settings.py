@@ -29,8 +29,9 @@ class Settings:
     api_key: str = ""
     key_pepper: str = ""
     replica_secret: str = ""
+    database_url: str = ""
 
-    SECRET = ("api_key", "key_pepper", "replica_secret")
+    SECRET = ("api_key", "key_pepper", "replica_secret", "database_url")
     MEANING = {
         "state_dir": "where the ledger, secrets, checkpoints and the running fleet's state are kept",
         "fleet": "the fleet file used when a command names none",
@@ -39,6 +40,7 @@ class Settings:
         "api_key": "the key that `loadtest` uses; empty: a key made for the load test",
         "key_pepper": "secret under which API keys are hashed; empty: made once in the state directory",
         "replica_secret": "secret that replicas expect of gateways; empty: made once in the state directory",
+        "database_url": "the ledger's database, postgresql://…; empty: SQLite in the state directory",
     }
 
     @classmethod
@@ -62,6 +64,16 @@ class Settings:
     def ledger_path(self) -> Path:
         """The ledger's file."""
         return self.state_dir.absolute() / "ledger.db"
+
+    @property
+    def database(self) -> str:
+        """Where the ledger is, as `Ledger.open` takes it: a URL, or the path of a file."""
+        return self.database_url or str(self.ledger_path)
+
+    @property
+    def spool_dir(self) -> Path:
+        """Where rows wait on disk while the ledger's database is away."""
+        return self.state_dir.absolute() / "spool"
 
     @property
     def checkpoints_dir(self) -> Path:

@@ -22,6 +22,7 @@ from typing import Any
 
 from serving import app, processes, runstate
 from serving.errors import StartFailed
+from serving.fleet.catalogue import price_book
 from serving.plan import Plan, fleet
 from serving.settings import Settings
 
@@ -47,7 +48,8 @@ class Supervisor:
             for name, step in steps:
                 self._progress(name)
                 step()
-            app.deploy(self._fleet, self._sources, self._around(), self._environment(), self._progress)
+            book = price_book(self._fleet, Path(self._plan.fleet_file))
+            app.deploy(self._fleet, book, self._sources, self._around(), self._environment(), self._progress)
             self._progress("first answer")
             self._await_api()
         except Exception as error:
@@ -87,8 +89,8 @@ class Supervisor:
         runstate.write(self._settings.state_dir, state)
 
     def _around(self) -> app.Surroundings:
-        return app.Surroundings(self._settings.ledger_path, self._work / "metrics", self._settings.pepper(),
-                                self._settings.gateway_secret())
+        return app.Surroundings(self._settings.database, self._settings.spool_dir, self._work / "metrics",
+                                self._settings.pepper(), self._settings.gateway_secret())
 
     def _environment(self) -> dict[str, str]:
         return {processes.MARK: self._plan.run}
@@ -111,12 +113,11 @@ class Supervisor:
         directory = self._work / "metrics"
         directory.mkdir(parents=True, exist_ok=True)
         metrics = self._fleet.metrics
-        self._exporter = subprocess.Popen(
-            [sys.executable, "-m", "serving.exporter", metrics.host, str(metrics.port), str(directory),
-             str(self._settings.ledger_path)],
-            stdout=subprocess.PIPE,
-        )
-        assert self._exporter.stdout is not None
+        self._exporter = subprocess.Popen([sys.executable, "-m", "serving.exporter"], stdin=subprocess.PIPE,
+                                          stdout=subprocess.PIPE)
+        assert self._exporter.stdin is not None and self._exporter.stdout is not None
+        with self._exporter.stdin as told:
+            told.write(self._plan.to_json().encode())
         if not self._exporter.stdout.readline().startswith(b"ready"):
             raise StartFailed(f"the metrics exporter did not start; is {metrics.host}:{metrics.port} taken?")
 

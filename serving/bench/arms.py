@@ -133,7 +133,7 @@ def flotilla(place: Place, fleet: str | None = None) -> Launch:
     from serving.settings import Settings
 
     settings = Settings(state_dir=place.folder / "state")
-    key, _ = keys.create(Ledger.open(settings.ledger_path), "bench", "bench", settings.pepper(), 0.0)
+    key, _ = keys.create(Ledger.open(settings.database), "bench", "bench", settings.pepper(), 0.0)
     env = {"FLOTILLA_STATE_DIR": str(settings.state_dir), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "serving", "up", "fleet.yaml", "--port", str(place.port), "--metrics-port",
                str(place.port_2)]

@@ -20,6 +20,7 @@ from serving.fleet.balance import Replica
 from serving.gateway.app import Gateway, Ports
 from serving.gateway.ports import ModelState
 from serving.gateway.server import GatewayServer, listen
+from serving.ledger.durable import own_spool
 from serving.ledger.live import LedgerKeyring, LedgerRecords
 from serving.ledger.store import Ledger
 from serving.settings import Settings
@@ -53,8 +54,8 @@ class OneReplica:
 async def main(fleet_file: str, address: str, carrier: str = "") -> None:
     """Serve until SIGINT or SIGTERM."""
     settings, fleet = Settings.read(os.environ), catalogue.load(Path(fleet_file), ())
-    ledger = Ledger.open(settings.ledger_path)
-    records = LedgerRecords(ledger)
+    ledger = Ledger.open(settings.database)
+    records = LedgerRecords(ledger, own_spool(settings.spool_dir, "gateway", fleet.ledger.spool_bytes))
     ports = Ports(LedgerKeyring(ledger, settings.pepper()), OneReplica(address, carrier), records, PrometheusMeter())
     server = GatewayServer(Gateway(fleet, ports, settings.gateway_secret()), fleet.gateway,
                            listen(fleet.gateway.host, fleet.gateway.port))

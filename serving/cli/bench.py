@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from serving.bench import arms, gateway, relay, routing
+from serving.bench import arms, gateway, metering, relay, routing
 from serving.bench.figures import QUIET
 from serving.cli.output import as_json, console, settings, stderr, table
 from serving.cli.run import Json
@@ -96,6 +96,66 @@ def show_relay(report: dict[str, Any]) -> None:
     _failed(report)
 
 
+@app.command("metering")
+def metering_(
+    rounds: Annotated[int, typer.Option(help=f"Of {metering.TURNS} turns of each scheduler.", min=1)] = 5,
+    running: Annotated[int, typer.Option(help="Requests that decode together.", min=1, max=1024)] = 64,
+    json: Json = False,
+) -> None:
+    """What metering takes from each engine step, beside vLLM's own scheduler, and the replica's books from theirs.
+
+    Writes bench-metering.json into the folder of reports.
+    """
+    own = settings()
+    with progress(json) as say:
+        report = metering.measure(metering.MeteringPlan(rounds, running, own.state_dir), say)
+    _written(own.reports_dir / "bench-metering.json", report)
+    if json:
+        as_json(report)
+    else:
+        show_metering(report)
+
+
+def show_metering(report: dict[str, Any]) -> None:
+    """The report as tables, and in words which of its figures answers."""
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
+    load, share, ratio = report["load"], report["own_share"], report["ratio"]
+    names = {"plain": "plain", "metered": "metered"}
+    rows = [(names[arm], of, report["step_cpu_us"][arm]) for arm, of in report["step_us"].items()]
+    rows.append(("metering's code", report["own_us"], report["own_cpu_us"]))
+    table(["µs of a\nstep under", "p50>", "mean>", "p99>", "of CPU:\np50>", "mean>", "p99>"],
+          [(name, *(f"{of[k]:,.1f}" for of in two for k in ("p50", "mean", "p99"))) for name, *two in rows],
+          title=f"{load['running']} requests that decode together, {load['turns']} turns")
+    console.print()
+    table(["ratio of steps\nin one turn", "p50>", "95%\ninterval>", "of CPU:\np50>", "95%\ninterval>", "all turns>"],
+          [("/".join(names[n] for n in name.split("/")), *_with_interval(of["p50"]), *_with_interval(of["cpu_p50"]),
+            "–".join(f"{v:.3f}" for v in of["cpu_p50"]["turns"])) for name, of in ratio.items()])
+    console.print()
+    verdict = "[green]within[/]" if share["cpu"] <= report["limit"] else "[red]above[/]"
+    say(f"Metering's own code takes [bold]{share['cpu']:.2%}[/] of the engine's time, {verdict} the "
+        f"{report['limit']:.0%} it may. This figure answers: its CPU over the CPU of the rest of the same steps. "
+        f"By the clock, of one step: p50 {share['p50']:.2%}, p99 {share['p99']:.2%}.")
+    if report["contradicted"]:
+        say("[red]The ratio of CPU says more:[/] metering slows down the rest of a step too, beyond the limit.")
+    else:
+        say("The ratios hold all that metering does to a step, and the noise; that of CPU does not say otherwise.")
+    say("At the same cost, of a GPU's step: " + ", ".join(
+        f"{gpu['own_share']:.2%} of {gpu['step_ms']:g} ms" for gpu in report["gpu_steps"])
+        + "; there the scheduler works on the next step while the GPU computes this one.")
+    books, fast = report["books_us"], report["gpu_steps"][0]
+    say(f"The replica's books, in the process that answers HTTP: {books['p50']:.0f} µs to book a step (p99 "
+        f"{books['p99']:.0f}), {books['cpu_per_step']:.0f} of CPU with reading and all else, {fast['books_cores']:.1%} "
+        f"of a core at steps of {fast['step_ms']:g} ms.")
+    _noisy(report["others_cores"])
+
+
+def _with_interval(figure: dict[str, Any]) -> tuple[str, str]:
+    return f"{figure['median']:.3f}", "–".join(f"{v:.3f}" for v in figure["interval_95"])
+
+
 @app.command("routing")
 def routing_(
     policy: Annotated[list[str] | None, typer.Option("--policy", help=f"Only this; may be repeated. There are: "
@@ -137,8 +197,12 @@ def show_gateway(report: dict[str, Any]) -> None:
     console.print("CPU: of what stands between the client and the engine's own server. TTFT added: to bare vLLM's "
                   "median.", highlight=False, soft_wrap=True)
     _failed(report)
-    if (most := max((r["others_cores"] for r in rows), default=0.0)) > QUIET:
-        console.print(f"[yellow]The machine was not quiet:[/] others took up to {most:.2f} cores. Measure again.",
+    _noisy(max((r["others_cores"] for r in rows), default=0.0))
+
+
+def _noisy(others: float) -> None:
+    if others > QUIET:
+        console.print(f"[yellow]The machine was not quiet:[/] others took up to {others:.2f} cores. Measure again.",
                       highlight=False, soft_wrap=True)
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from serving.cli.output import as_json, console, money, settings, table
 from serving.cli.run import FleetFile, Json
-from serving.fleet.catalogue import Fleet, price_book
+from serving.fleet.accelerator_book import when
+from serving.fleet.accelerators import price_range
+from serving.fleet.catalogue import Fleet, comparisons, price_book
+from serving.fleet.costspecs import ROLES
 from serving.fleet.money import usd
+from serving.fleet.prices import PriceBook
 from serving.plan import Changes, fleet
 
 
@@ -20,15 +25,79 @@ def load(file: Path | None) -> tuple[Path, Fleet]:
 def check(file: FleetFile = None, json: Json = False) -> None:
     """Check a fleet file. Exits with 2 and names key, line and nearest right name when something is wrong."""
     path, found = load(file)
+    book, now = price_book(found, path), time.time()
+    warnings, changes = missing_roles(found), price_changes(found, now)
+    least, most = (usd(price) for price in hourly(found, now))
     if json:
         as_json({"ok": True, "fleet": found.name, "models": list(found.models), "routes": list(found.routes),
-                 "adapters": adapters(found)})
-    else:
-        hourly = sum(found.price_nanousd_per_hour(n) * m.replicas.min for n, m in found.models.items())
-        parts = [f"{len(things)} {kind}{'s' * (len(things) != 1)}" for kind, things in [
-            ("model", found.models), ("adapter", adapters(found)), ("route", found.routes)] if things]
-        console.print(f"[green]ok[/]  {path}: fleet {found.name}, {', '.join(parts)}, "
-                      f"{money(usd(hourly))} per hour at minimum", highlight=False, soft_wrap=True)
+                 "adapters": adapters(found), "usd_per_hour_at_minimum": [least, most], "price_changes": changes,
+                 "price_books": books(found, book), "warnings": warnings})
+        return
+    parts = [f"{len(things)} {kind}{'s' * (len(things) != 1)}" for kind, things in [
+        ("model", found.models), ("adapter", adapters(found)), ("route", found.routes)] if things]
+    cost = money(least) if least == most else f"{money(least)} to {money(most)} (by the nodes' labels)"
+    console.print(f"[green]ok[/]  {path}: fleet {found.name}, {', '.join(parts)}, {cost} per hour at minimum",
+                  highlight=False, soft_wrap=True)
+    for name, version in books(found, book).items():
+        console.print(f"    price book {name}: {version}", highlight=False, soft_wrap=True)
+    for change in changes:
+        console.print(f"    {change}", highlight=False, soft_wrap=True)
+    for warning in warnings:
+        console.print(f"[yellow]warning[/]  {warning}", highlight=False, soft_wrap=True)
+
+
+def missing_roles(found: Fleet) -> list[str]:
+    """For each model, which comparison is missing: one without the others misleads."""
+    lines = []
+    for name, model in found.models.items():
+        missing = [role for role in ROLES if role not in {c.role for c in model.comparators}]
+        if missing:
+            lines.append(f"models.{name}: no comparator that is {', '.join(missing)}; a saving against one kind of API "
+                         "says nothing about the others")
+    return lines
+
+
+def hourly(found: Fleet, now: float) -> tuple[int, int]:
+    """What the replicas that always run, gateways, head node and storage cost per hour: least and most, nano-USD.
+
+    They differ where a price depends on the node.
+    """
+    overhead = found.costs.overhead
+    least = most = overhead.nanousd_per_hour("gateway") * found.gateway.replicas + sum(
+        overhead.nanousd_per_hour(role) for role in ("head", "storage"))
+    for name, model in found.models.items():
+        low, high = replica_price(found, name, now)
+        least, most = least + low * model.replicas.min, most + high * model.replicas.min
+    return least, most
+
+
+def replica_price(found: Fleet, name: str, now: float) -> tuple[int, int]:
+    """The least and the most that a replica of a model costs per hour now, nano-USD."""
+    model = found.models[name]
+    profile = found.accelerators[model.accelerator]
+    if profile.needs_labels:
+        low, high = price_range(profile, found.accelerator_book)
+        return low * model.devices, high * model.devices
+    price = found.price_nanousd_per_hour(name, now)
+    return price, price
+
+
+def price_changes(found: Fleet, now: float) -> list[str]:
+    """Price changes of models that are dated in the future."""
+    lines = []
+    for name, model in found.models.items():
+        if found.accelerators[model.accelerator].needs_labels:
+            continue
+        for at, price in found.price_line(name).changes:
+            if at > now:
+                lines.append(f"models.{name}: a replica costs {money(usd(price))} per hour from {when(at)} on")
+    return lines
+
+
+def books(found: Fleet, book: PriceBook) -> dict[str, str]:
+    """The price books of a fleet and their versions."""
+    own = found.accelerator_book
+    return {found.prices: book.version} | ({found.accelerator_prices or own.name: own.version} if own else {})
 
 
 def schema() -> None:
@@ -49,16 +118,21 @@ def spread(variants: dict[str, int]) -> str:
 def models(file: FleetFile = None, json: Json = False) -> None:
     """List the models of a fleet file with their adapters and routes, what they cost and are compared with."""
     path, found = load(file)
-    book = price_book(found, path)
+    book, now = price_book(found, path), time.time()
+    price = {name: [usd(p) for p in replica_price(found, name, now)] for name in found.models}
     if json:
         as_json({name: m.model_dump(mode="json") | {
-            "price_usd_per_hour": usd(found.price_nanousd_per_hour(name)),
+            "variant": found.variant(name),
+            # None where it depends on the node
+            "price_usd_per_hour": price[name][0] if price[name][0] == price[name][1] else None,
+            "price_usd_per_hour_range": price[name],
             "routes": {route: r.variants[name] for route, r in found.routes.items() if name in r.variants},
         } for name, m in found.models.items()})
         return
-    table(["model", "aliases", "source", "accelerator", "replicas>", "$/replica-hour>", "falls back to"],
-          [(name, ", ".join(m.aliases), m.source, m.accelerator, f"{m.replicas.min}–{m.replicas.max}",
-            money(usd(found.price_nanousd_per_hour(name))), ", ".join(m.fallback)) for name, m in found.models.items()])
+    table(["model", "aliases", "source", "runs on", "replicas>", "$/replica-hour>", "falls back to"],
+          [(name, ", ".join(m.aliases), m.source, found.variant(name), f"{m.replicas.min}–{m.replicas.max}",
+            "–".join(money(p) for p in sorted(set(price[name]))), ", ".join(m.fallback))
+           for name, m in found.models.items()])
     console.print()
     if adapters(found):
         table(["adapter", "source", "for"],
@@ -69,10 +143,12 @@ def models(file: FleetFile = None, json: Json = False) -> None:
         table(["route", "aliases", "spread over", "for"],
               [(name, ", ".join(r.aliases), spread(r.variants), r.description) for name, r in found.routes.items()])
         console.print()
-    table(["model", "compared with", "as", "$/Mtok in>", "$/Mtok out>"],
-          [(name, c.price, c.role.replace("_", " "), f"{book[c.price].input * 1e6:g}",
-            f"{book[c.price].output * 1e6:g}")
-           for name, m in found.models.items() for c in m.comparators])
+    table(["model", "compared with", "as", "$/Mtok in>", "cached>", "out>", "tokens there>"],
+          [(name, to.name, to.role.replace("_", " "), f"{float(to.input * 1_000_000):.6g}",
+            f"{float(to.cached_input * 1_000_000):.6g}", f"{float(to.output * 1_000_000):.6g}", f"×{to.token_ratio:f}")
+           for name in found.models for to in comparisons(found, name, book)])
+    console.print(f"[dim]prices per token of ours; price book {book.version}: {book.origin}[/]", highlight=False,
+                  soft_wrap=True)
 
 
 def env(json: Json = False) -> None:

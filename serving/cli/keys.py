@@ -32,7 +32,7 @@ def create(
         near = nearest(tenant, fleet.tenants)
         hint = f"did you mean {near!r}?" if near else f"tenants: {', '.join(fleet.tenants)}"
         raise ConfigError(f"the fleet {fleet.name!r} has no tenant {tenant!r}; {hint}")
-    text, key = store.create(Ledger.open(own.ledger_path), tenant, name, own.pepper(), time.time())
+    text, key = store.create(Ledger.open(own.database), tenant, name, own.pepper(), time.time())
     if json:
         as_json({"key": text, "key_id": key.key_id, "tenant": tenant, "name": name})
     else:
@@ -43,7 +43,7 @@ def create(
 @app.command(name="list")
 def list_(json: Json = False) -> None:
     """List all keys, without their text."""
-    found = store.all_keys(Ledger.open(settings().ledger_path))
+    found = store.all_keys(Ledger.open(settings().database))
     if json:
         as_json([{k: v for k, v in asdict(key).items() if k != "digest"} for key in found])
         return
@@ -57,7 +57,7 @@ def revoke(
     which: Annotated[str, typer.Argument(help="The key's id, the characters it begins with, or its name.")],
 ) -> None:
     """Revoke a key; gateways refuse it within seconds."""
-    key = store.revoke(Ledger.open(settings().ledger_path), which, time.time())
+    key = store.revoke(Ledger.open(settings().database), which, time.time())
     console.print(f"revoked {key.key_id} ({key.tenant}, {key.name})", highlight=False)
 
 

@@ -22,7 +22,9 @@ from serving import launch
 from serving.cli.output import settings
 from serving.cli.run import Json
 from serving.errors import ConfigError
-from serving.fleet.catalogue import Fleet, price_book
+from serving.fleet.catalogue import Fleet, comparisons, price_book
+from serving.fleet.money import usd
+from serving.fleet.prices import Comparison
 from serving.ledger import keys, sums
 from serving.ledger.store import Ledger
 from serving.plan import Changes, fleet
@@ -58,7 +60,7 @@ def loadtest(
     try:
         found = fleet(Path(run.fleet_file), Changes(run.sources))
         (draft / "context.json").write_text(json_module.dumps(context(found, Path(run.fleet_file)), indent=1))
-        ledger = Ledger.open(own.ledger_path)
+        ledger = Ledger.open(own.database)
         with _Key(own, ledger, found) as key:
             before = sums.totals(ledger, time.time()).models()
             code = _run([*command, *(["--quiet"] if json else [])], os.environ | {"FLOTILLA_API_KEY": key})
@@ -84,22 +86,29 @@ def report(folder: Annotated[Path, typer.Argument(help="A report's folder.")], j
 
 def context(found: Fleet, file: Path) -> dict[str, Any]:
     """What the report needs to know of the fleet, as JSON."""
-    book = price_book(found, file)
+    book, now = price_book(found, file), time.time()
 
-    def comparator(price: str, role: str) -> dict[str, Any]:
-        api = book[price]
-        cached = None if api.cached_input is None else api.cached_input * 1e6
-        return {"name": price, "role": role, "input_usd_per_mtok": api.input * 1e6, "cached_input_usd_per_mtok": cached,
-                "output_usd_per_mtok": api.output * 1e6}
+    def comparator(to: Comparison) -> dict[str, Any]:
+        # per token of ours: the other tokenizer's count and batch prices are in it
+        return {"name": to.name, "role": to.role, "input_usd_per_mtok": float(to.input * 1_000_000),
+                "cached_input_usd_per_mtok": float(to.cached_input * 1_000_000),
+                "output_usd_per_mtok": float(to.output * 1_000_000), "batch": to.batch,
+                "token_ratio": float(to.token_ratio), "token_ratio_source": to.token_ratio_source}
+
+    def price(name: str) -> float | None:
+        """USD per replica and hour now; None where it depends on the node."""
+        node = found.accelerators[found.models[name].accelerator].needs_labels
+        return None if node else usd(found.price_nanousd_per_hour(name, now))
 
     return {
         "fleet": {"name": found.name, "file": file.name},
+        "price_book": {"version": book.version, "origin": book.origin},
         "models": {
             name: {
                 "source": m.source, "architecture": m.architecture, "accelerator": m.accelerator,
-                "price_usd_per_hour": found.price_nanousd_per_hour(name) / 1e9, "slo": m.slo.model_dump(),
+                "price_usd_per_hour": price(name), "slo": m.slo.model_dump(),
                 "random_weights": m.small_family is not None,
-                "comparators": [comparator(c.price, c.role) for c in m.comparators],
+                "comparators": [comparator(c) for c in comparisons(found, name, book)],
             }
             for name, m in found.models.items()
         },
@@ -123,7 +132,7 @@ def _settled(ledger: Ledger, wait_s: float = 10.0) -> dict[str, sums.ModelSums]:
     since, deadline = time.time(), time.monotonic() + wait_s
     while True:
         found = sums.totals(ledger, time.time())
-        written = all(r.seen_at > since for r in found.replicas if r.alive)
+        written = all(r.record.seen_at > since for r in found.replicas if r.alive)
         if (written and not any(found.running.values())) or time.monotonic() > deadline:
             return found.models()
         time.sleep(0.1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from serving import __version__
-from serving.cli import bench, costs, fleet, keys, load, run
+from serving.cli import bench, costs, fleet, keys, load, prices, run
 from serving.cli.output import EXIT_CODES
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command(rich_help_panel=_FILES)(fleet.check)
 app.command(rich_help_panel=_FILES)(fleet.schema)
 app.command(rich_help_panel=_FILES)(fleet.models)
 app.command(rich_help_panel=_FILES)(fleet.env)
+app.add_typer(prices.app, name="prices", rich_help_panel=_FILES)
 app.add_typer(keys.app, name="keys", rich_help_panel=_WHO)
 app.command(rich_help_panel=_WHO)(costs.usage)
 app.add_typer(costs.cost, name="cost", rich_help_panel=_WHO)

@@ -135,16 +135,17 @@ def status(json: Json = False) -> None:
     own = settings()
     state = runstate.read(own.state_dir)
     running = state is not None and state.running
-    totals = sums.totals(Ledger.open(own.ledger_path), time.time()) if own.ledger_path.exists() else None
-    replicas = [r for r in totals.replicas if r.alive] if totals else []
+    kept = own.database_url or own.ledger_path.exists()
+    totals = sums.totals(Ledger.open(own.database), time.time()) if kept else None
+    replicas = [r.record for r in totals.replicas if r.alive] if totals else []
     if json:
         as_json({"running": running, "run": asdict(state) if state else None,
                  "replicas": [asdict(r) for r in replicas]})
     elif state is not None and running:
         console.print(f"{state.fleet_name}: {state.state}  API {state.api}/v1  metrics {state.metrics}  "
                       f"logs {state.logs}", highlight=False, soft_wrap=True)
-        table(["replica", "model", "accelerator", "state", "busy s>", "idle s>", "cold s>"],
-              [(r.replica_id, r.model, r.accelerator, "ready" if r.ready else "starting", f"{r.busy_ns / 1e9:.1f}",
+        table(["replica", "model", "variant", "state", "busy s>", "idle s>", "cold s>"],
+              [(r.source_id, r.model, r.variant, "ready" if r.ready else "starting", f"{r.busy_ns / 1e9:.1f}",
                 f"{r.idle_ns / 1e9:.1f}", f"{r.cold_ns / 1e9:.1f}") for r in replicas])
     if not running:
         raise FleetNotRunning(f"no fleet runs here{f' (the last one: {state.error})' if state and state.error else ''}")

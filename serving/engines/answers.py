@@ -11,35 +11,34 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from serving.engines.costs import USAGE, answers_usage, events_usage, joined, last_usage, with_cost
+from serving.engines.costs import USAGE, answers_usage, aside, events_usage, last_usage, with_cost
 
 Cost = Callable[[], Awaitable[int | None]]  # nano-USD; None when it is not known any more
-_NO_CHOICES, _FINISH = b'"choices":[],', b'"finish_reason":"'
+_NO_CHOICES = b'"choices":[],'
 _BACKGROUND = b'"background":true'
+_USAGE_BYTES = 2048  # longer than any
 
 
 class Answer:
     """OpenAI's form: the usage of a JSON answer, or of a stream's chunk without choices.
 
-    `merge`: the caller of the stream did not ask for that chunk, so its usage goes into the chunk before it.
+    `apart`: the caller of the stream did not ask for that chunk, so it becomes an aside to the gateway.
     """
 
-    def __init__(self, send: Any, cost: Cost, merge: bool = False) -> None:
-        self._send, self._cost, self._merge = send, cost, merge
+    def __init__(self, send: Any, cost: Cost, apart: bool = False) -> None:
+        self._send, self._cost, self._apart = send, cost, apart
         self._start: dict[str, Any] | None = None
         self._refused = False
         self._parts: list[bytes] = []
         self._streams = False
-        self._held = b""
+        self.usage = b""  # of the answer, from its first member on
         self.unread: Callable[[], bool] = lambda: False  # whether the engine never saw the request, and is well
 
     def send(self, message: dict[str, Any]) -> Awaitable[None]:
         """ASGI's send."""
         if not self._streams:
             return self._other(message)
-        body = message.get("body", b"")
-        # from the end: that is twice as fast as `in`, and where both would stand
-        if self._held or body.rfind(USAGE) >= 0 or (self._merge and body.rfind(_FINISH) >= 0):
+        if message.get("body", b"").rfind(USAGE) >= 0:  # from the end: where it would stand, and faster than `in`
             return self._event(message)
         return self._send(message)
 
@@ -72,22 +71,18 @@ class Answer:
         return await self._at(body, last_usage(body))
 
     async def _at(self, body: bytes, at: int) -> bytes:
+        if at >= 0:
+            self.usage = body[at : at + _USAGE_BYTES]
         if at < 0 or (cost := await self._cost()) is None:
             return body
         return with_cost(body, at, cost)
 
     async def _event(self, message: dict[str, Any]) -> None:
-        body, held, self._held = message.get("body", b""), self._held, b""
-        if USAGE in body and _NO_CHOICES in body:
+        body = message["body"]
+        if _NO_CHOICES in body:
             body = await self._at(body, last_usage(body))
-            body = joined(held, body) if self._merge and held else held + body
-        elif self._merge and _FINISH in body and message.get("more_body"):
-            self._held, body = body, held  # it may be the last of its stream; of n choices, only the last one is
-            if not body:
-                return
-        else:
-            body = held + body
-        await self._send({**message, "body": body})
+            message = {**message, "body": aside(body) if self._apart else body}
+        await self._send(message)
 
 
 class MessagesAnswer(Answer):

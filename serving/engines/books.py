@@ -14,16 +14,23 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from serving.engines.steps import Ended, Step
-from serving.fleet.attribution import METHOD, Charge, ReplicaMeter
+from serving.engines.steps import Ended, Step, phase_and_lost
+from serving.engines.unmetered import Unmetered
+from serving.errors import SpoolFull
+from serving.fleet.attribution import Charge, ReplicaMeter
+from serving.fleet.loading import NO_LOADING, LoadingPolicy
+from serving.fleet.money import PriceLine
+from serving.fleet.prices import Comparison
 from serving.fleet.records import (
+    Amounts,
     ChargeRecord,
     EngineOutcome,
     MeterReading,
-    ReplicaRecord,
+    Method,
+    Phase,
+    SourceRecord,
     Tokens,
     TotalRecord,
-    bucket_of,
 )
 
 log = logging.getLogger(__name__)
@@ -32,17 +39,28 @@ UNKNOWN_TENANT = "-"  # work that did not come through the gateway
 _KEEP_S = 10.0  # an ended request may still be part of a step under way
 _BACKGROUND_S = 3600.0  # work in the background may wait, and pause for its tools, while no call is under way
 _REMEMBERED = 1_000  # costs of responses that may be asked for again, as many as the replica keeps responses
+_PHASES: tuple[Phase, ...] = ("decode", "prefill", "recompute")
 Write = Callable[[MeterReading], None]
 
 
 @dataclass(frozen=True)
 class ReplicaFacts:
-    """What does not change while a replica lives."""
+    """What does not change while a replica lives.
+
+    `idle_tenant`: who is charged with its idle time instead of the requests. `compared`: the APIs that its traffic is
+    held against. `windowed`: its engine tells no steps. `refuses`: whether it takes no more requests when nothing can
+    be written down any more, or goes on unmetered.
+    """
 
     replica_id: str
     model: str
-    accelerator: str
-    price_nanousd_per_hour: int
+    variant: str
+    prices: PriceLine
+    loading: LoadingPolicy = NO_LOADING
+    idle_tenant: str = ""
+    compared: tuple[Comparison, ...] = ()
+    windowed: bool = False
+    refuses: bool = True
 
 
 @dataclass
@@ -54,10 +72,13 @@ class _Open:
     running: set[str] = field(default_factory=set)
     ended: set[str] = field(default_factory=set)
     tokens: Tokens = Tokens()
+    preemptions: int = 0
     outcome: EngineOutcome = "running"
+    compared: dict[str, int] = field(default_factory=dict)  # nano-USD of its tokens at each comparator
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     idle_since: float | None = None  # monotonic seconds since when neither caller nor engine works on it
     booked: TotalRecord | None = None  # what the totals hold of it
+    written: bool = False  # a row of it has been kept
     stored: bool = False  # its answer may be asked for again
     background: bool = False  # it goes on without a caller
 
@@ -68,17 +89,14 @@ class _Open:
 
 
 class _Line:
-    """One engine request's part in a step: an `attribution.Work` that is filled anew each step, not made anew."""
+    """One engine request's part in a step: an `attribution.Working` that is filled anew each step, not made anew."""
 
-    __slots__ = ("entry", "request_id", "tokens", "context")
+    __slots__ = ("entry", "request_id", "tokens", "context", "phase", "lost")
 
     def __init__(self, request_id: str, entry: _Open) -> None:
         self.request_id, self.entry, self.tokens, self.context = request_id, entry, 0, 0
-
-    @property
-    def pairs(self) -> float:
-        """As `Work.pairs`."""
-        return self.tokens * (self.context + (self.tokens - 1) / 2)
+        self.phase: Phase = "decode"
+        self.lost = 0
 
 
 class Books:
@@ -86,14 +104,16 @@ class Books:
 
     def __init__(self, facts: ReplicaFacts, started_ns: int, started_at: float, write: Write) -> None:
         self._facts, self._started_at, self._write = facts, started_at, write
-        self._meter = ReplicaMeter(facts.price_nanousd_per_hour, started_ns)
+        self._meter = ReplicaMeter(facts.prices, started_ns, started_at, facts.loading)
         self._open: dict[str, _Open] = {}
         self._lines: dict[str, _Line] = {}  # by engine request
         self._past: OrderedDict[str, int] = OrderedDict()  # nano-USD of stored answers whose requests are over
         self._changed: set[str] = set()
-        self._totals: dict[tuple[str, str], TotalRecord] = {}
-        self._unwritten: set[tuple[str, str]] = set()
-        self._folded = 0
+        self._totals: dict[str, TotalRecord] = {}  # by tenant
+        self._unwritten: set[str] = set()
+        self._unmetered = Unmetered(facts.replica_id)
+        self._number = self._folded = 0
+        self._full = False
         self._in_http = 0
         self._used_at = time.monotonic()
         self._endpoint = ""
@@ -104,6 +124,7 @@ class Books:
 
     def admit(self, request_id: str, tenant: str, stored: bool = False) -> None:
         """A request of `tenant` is about to enter the engine. `stored`: its answer may be asked for again."""
+        self._window()
         self._in_http += 1
         entry = self._open.get(request_id)
         if entry is None:
@@ -120,8 +141,14 @@ class Books:
         entry = self._open.get(request_id)
         return entry is not None and bool(entry.running or entry.ended or request_id in self._meter.charges)
 
-    def leave(self, request_id: str) -> None:
-        """An admitted request's answer has ended, whole or not."""
+    def leave(self, request_id: str, outcome: EngineOutcome = "finished", tokens: Tokens | None = None) -> None:
+        """An admitted request's answer has ended, whole or not.
+
+        `outcome`, `tokens`: as its answer told them; what counts where the engine tells no steps.
+        """
+        self._window()
+        if self._facts.windowed and (entry := self._open.get(request_id)) is not None and entry.calls == 1:
+            self._over(request_id, entry, outcome, tokens or Tokens())
         self._in_http -= 1
         self._used_at = time.monotonic()
         entry = self._open.get(request_id)
@@ -133,6 +160,11 @@ class Books:
         """The replica takes requests from now on, at `endpoint` (host:port)."""
         self._endpoint, self._used_at = endpoint, time.monotonic()
         self._meter.ready(time.monotonic_ns())
+
+    @property
+    def accepting(self) -> bool:
+        """Whether requests may come: not while nothing can be written down, unless they are to be served unmetered."""
+        return not (self._full and self._facts.refuses)
 
     @property
     def busy(self) -> bool:
@@ -147,7 +179,7 @@ class Books:
         return time.monotonic() - self._used_at
 
     async def settled(self, request_id: str, timeout_s: float = 1.0) -> int | None:
-        """The request's charge in nano-USD, once the engine has dropped it or after the timeout as far as known.
+        """All that the request is charged with, nano-USD: once the engine has dropped it; after the timeout, so far.
 
         None: the request is not known any more.
         """
@@ -156,13 +188,16 @@ class Books:
         entry = self._open.get(request_id)
         if entry is None:
             return self._past.get(request_id)
-        if not entry.settled.is_set():
+        if self._facts.windowed:
+            self._window()
+            self._meter.ended(request_id)
+        elif not entry.settled.is_set():
             try:
                 await asyncio.wait_for(entry.settled.wait(), timeout_s)
             except TimeoutError:
                 log.warning("the engine's last step of %s is late; its cost so far goes out", request_id)
         charge = self._meter.charges.get(request_id)
-        return charge.nanousd if charge else 0
+        return charge.amounts("running").loaded if charge else 0
 
     # -- what the engine tells
 
@@ -173,11 +208,13 @@ class Books:
             return
         if step.works:
             known, works = self._lines, []
-            for engine_id, tokens, context in step.works:
+            for engine_id, tokens, context, marks in step.works:
                 line = known.get(engine_id) or self._begin(engine_id)
                 line.tokens, line.context = tokens, context
+                phase, line.lost = phase_and_lost(marks) if marks else (0, 0)
+                line.phase = _PHASES[phase]
                 works.append(line)
-            self._meter.step(step.start_ns, step.end_ns, works)  # type: ignore[arg-type]
+            self._meter.step(step.start_ns, step.end_ns, works, step.folded + 1)
             self._changed.update([line.request_id for line in works])
         self._folded += step.folded
         for ended in step.ended:
@@ -207,59 +244,106 @@ class Books:
         entry = self._open[request_id]
         entry.running.discard(ended.engine_id)
         entry.ended.add(ended.engine_id)
-        entry.tokens += Tokens(ended.prompt_tokens, ended.cached_tokens, ended.completion_tokens)
+        entry.preemptions += ended.preemptions
+        tokens = Tokens(ended.prompt_tokens, ended.cached_tokens, ended.completion_tokens)
+        if entry.running:
+            entry.tokens += tokens
+            self._changed.add(request_id)
+        else:
+            self._over(request_id, entry, ended.outcome, tokens)  # type: ignore[arg-type]
+
+    def _over(self, request_id: str, entry: _Open, outcome: EngineOutcome, tokens: Tokens) -> None:
+        """All that the request has begun so far has ended."""
+        entry.tokens += tokens
+        if entry.booked is None:  # else what is waste would become direct again, and counters would go back
+            entry.outcome = outcome
+        entry.compared = {c.name: c.nanousd(entry.tokens) for c in self._facts.compared}
+        self._meter.ended(request_id)
         self._changed.add(request_id)
-        if not entry.running:
-            entry.outcome = ended.outcome  # type: ignore[assignment]
-            entry.settled.set()
-            entry.rest()
-            self._used_at = time.monotonic()
+        entry.settled.set()
+        entry.rest()
+        self._used_at = time.monotonic()
+
+    def _window(self) -> None:
+        """Where the engine tells no steps: book the time so far for those who are here."""
+        if self._facts.windowed:
+            there = [request_id for request_id, entry in self._open.items() if entry.calls]
+            self._meter.window(time.monotonic_ns(), there)
+            self._changed.update(there)
 
     # -- what the ledger gets
 
     def reading(self) -> MeterReading:
         """A consistent reading of everything that changed since the last one."""
-        if self._closed or not self._in_http:
+        if self._facts.windowed:
+            self._window()
+        elif self._closed or not self._in_http:
             self._meter.quiet(time.monotonic_ns())
         now, charges = time.time(), []
         for request_id in self._changed:
-            entry, charge = self._open[request_id], self._meter.charges.get(request_id, Charge())
-            charges.append(ChargeRecord(self._facts.replica_id, request_id, entry.tenant, entry.outcome, charge.nanousd,
-                                        entry.tokens, now))
+            entry = self._open[request_id]
+            charge = self._charge(request_id, entry, now)
+            charges.append(charge)
             if entry.outcome != "running":
                 self._book(entry, charge)
-        reading = MeterReading(self._replica(now), tuple(charges), tuple(self._totals[k] for k in self._unwritten))
+        charges += self._unmetered.rows(now)
+        self._number += 1
+        intervals = tuple(i.record(self._facts.replica_id) for i in self._meter.account.changes())
+        totals = tuple(self._totals[tenant] for tenant in self._unwritten)
+        reading = MeterReading(self._number, self._source(now), intervals, tuple(charges), totals)
         self._changed.clear()
         self._unwritten.clear()
         return reading
 
     def unread(self, reading: MeterReading) -> None:
         """A reading could not be written: it is part of the next one again."""
-        self._changed.update(c.request_id for c in reading.charges)
-        self._unwritten.update((t.tenant, t.bucket) for t in reading.totals)
+        self._changed.update(c.request_id for c in reading.charges if c.request_id in self._open)
+        self._unwritten.update(t.tenant for t in reading.totals)
+        self._meter.account.again(reading.intervals)
+        self._unmetered.again()
 
-    def _book(self, entry: _Open, charge: Charge) -> None:
+    def _charge(self, request_id: str, entry: _Open, now: float) -> ChargeRecord:
+        charge = self._meter.charges.get(request_id) or Charge(method=self._method)
+        return ChargeRecord(
+            self._facts.replica_id, request_id, entry.tenant, entry.outcome, charge.amounts(entry.outcome),
+            entry.tokens, charge.method, now, entry.preemptions, charge.recomputed, charge.rejected, entry.compared,
+            charge.trail.segments(),
+        )
+
+    def _book(self, entry: _Open, charge: ChargeRecord) -> None:
         """Bring an ended request's share of its tenant's totals up to date; a later step adds only what is new."""
-        nothing = TotalRecord(self._facts.replica_id, entry.tenant, bucket_of(entry.outcome), 0, 0, Tokens())
+        nothing = TotalRecord(self._facts.replica_id, entry.tenant, Amounts(), 0, 0, Tokens())
         old = entry.booked or nothing
-        new = replace(old, nanousd=charge.nanousd, requests=1, tokens=entry.tokens)
-        key = (old.tenant, old.bucket)
-        total = self._totals.get(key) or replace(old, nanousd=0, requests=0, tokens=Tokens())
-        self._totals[key] = replace(
+        unfinished = int(charge.outcome in ("aborted", "failed"))
+        new = TotalRecord(self._facts.replica_id, entry.tenant, charge.amounts, 1, unfinished, charge.tokens,
+                          charge.compared)
+        total = self._totals.get(entry.tenant, nothing)
+        compared = {name: total.compared.get(name, 0) + new.compared.get(name, 0) - old.compared.get(name, 0)
+                    for name in {*total.compared, *new.compared}}
+        self._totals[entry.tenant] = replace(
             total,
-            nanousd=total.nanousd + new.nanousd - old.nanousd,
+            amounts=total.amounts + new.amounts - old.amounts,
             requests=total.requests + new.requests - old.requests,
+            unfinished=total.unfinished + new.unfinished - old.unfinished,
             tokens=total.tokens + new.tokens - old.tokens,
+            compared=compared,
         )
         entry.booked = new
-        self._unwritten.add(key)
+        self._unwritten.add(entry.tenant)
 
-    def _replica(self, now: float) -> ReplicaRecord:
+    @property
+    def _method(self) -> Method:
+        return "window" if self._facts.windowed else self._meter.method
+
+    def _source(self, now: float) -> SourceRecord:
         meter, facts = self._meter, self._facts
-        return ReplicaRecord(
-            facts.replica_id, facts.model, facts.accelerator, self._endpoint, facts.price_nanousd_per_hour,
-            self._started_at, now, meter.ready_ns is not None, self._closed, meter.seen_ns - meter.started_ns,
-            meter.cold_ns, meter.idle_ns, meter.busy_ns, meter.cold_nanousd, meter.idle_nanousd, self._folded, METHOD,
+        total = meter.account.total
+        return SourceRecord(
+            facts.replica_id, "replica", facts.model, facts.variant, self._endpoint,
+            meter.account.price_nanousd_per_hour, self._started_at, now, meter.ready_ns is not None, self._closed,
+            total.elapsed_ns, total.cold_ns, total.idle_ns, total.busy_ns, total.cold_nanousd, total.idle_nanousd, 0,
+            self._folded, self._method, facts.idle_tenant, None if facts.windowed else meter.fitter.fit(),
+            self._unmetered.requests,
         )
 
     def sweep(self) -> None:
@@ -268,14 +352,17 @@ class Books:
         gone = [rid for rid, entry in self._open.items() if entry.idle_since is not None and rid not in self._changed
                 and now - entry.idle_since > (_BACKGROUND_S if entry.background else _KEEP_S)]
         for request_id in gone:
-            entry = self._open.pop(request_id)
-            charge = self._meter.charges.pop(request_id, None)
-            for engine_id in entry.ended:
-                self._lines.pop(engine_id, None)
-            if entry.stored and charge is not None:
-                self._past[request_id] = charge.nanousd
+            self._forget(request_id)
         while len(self._past) > _REMEMBERED:
             self._past.popitem(last=False)
+
+    def _forget(self, request_id: str) -> None:
+        entry = self._open.pop(request_id)
+        charge = self._meter.charges.pop(request_id, None)
+        for engine_id in entry.ended:
+            self._lines.pop(engine_id, None)
+        if entry.stored and charge is not None:
+            self._past[request_id] = charge.amounts("running").loaded
 
     async def write(self) -> None:
         """Write one reading down; what cannot be written stays for the next time."""
@@ -283,10 +370,27 @@ class Books:
             reading = self.reading()
             try:
                 await asyncio.to_thread(self._write, reading)
-                self.sweep()
             except Exception as error:
                 self.unread(reading)
+                self._full = isinstance(error, SpoolFull)
                 log.warning("the ledger took no reading (%s); it is kept and tried again", error)
+                if self._full and not self._facts.refuses:
+                    self._forget_unwritten(reading)
+                return
+            self._full = False
+            for charge in reading.charges:
+                if (entry := self._open.get(charge.request_id)) is not None:
+                    entry.written = True
+            self.sweep()
+
+    def _forget_unwritten(self, reading: MeterReading) -> None:
+        """Requests go on without rows of their own: what ended ones cost is one sum per tenant."""
+        for charge in reading.charges:
+            entry = self._open.get(charge.request_id)
+            if entry is not None and not entry.written and charge.outcome != "running" and not entry.calls:
+                self._unmetered.add(self._charge(charge.request_id, entry, charge.updated_at))
+                self._changed.discard(charge.request_id)
+                self._forget(charge.request_id)
 
     async def keep(self, every_s: float = 0.5) -> None:
         """Write readings down at a steady pace, until cancelled."""

@@ -9,8 +9,10 @@ import json
 
 import msgspec
 
+from serving.fleet.records import Tokens
+
 USAGE = b'"usage":{'  # as vLLM writes it; inside a JSON string its quotes would be escaped
-END = b"\n\n"
+ASIDE = b": flotilla "  # begins an event that is meant for the gateway alone
 
 
 class _Answer(msgspec.Struct):
@@ -61,20 +63,25 @@ def with_cost(body: bytes, at: int, nanousd: int) -> bytes:
     return body[:at] + member + (b"" if body[at : at + 1] == b"}" else b",") + body[at:]
 
 
-def joined(last: bytes, usage: bytes) -> bytes:
-    """A stream's last chunk with the usage of the chunk after it, instead of its own where it has one."""
-    at = usage.find(USAGE)
-    head = last.rstrip()
-    if at < 0 or not head.endswith(b"}"):
-        return last + usage
-    member = _object(usage, at)
-    if (before := head.rfind(USAGE)) >= 0:
-        return head[:before] + member + head[before + len(_object(head, before)) :] + END
-    return head[:-1] + b"," + member + b"}" + END
+def aside(event: bytes) -> bytes:
+    """An event with usage as a comment of the stream, which the gateway reads and takes out."""
+    return ASIDE + event.removeprefix(b"data: ")
 
 
-def _object(text: bytes, at: int) -> bytes:
-    """The usage member that begins at `at`, byte for byte."""
-    rest = text[at + len(USAGE) - 1 :].decode()
-    _, end = json.JSONDecoder().raw_decode(rest)
-    return USAGE[:-1] + rest[:end].encode()
+def tokens_of(usage: bytes) -> Tokens:
+    """The tokens that a usage object tells, from its first member on; none where it tells none.
+
+    OpenAI's members, those of its responses, or Anthropic's, which counts cached tokens on top.
+    """
+    try:
+        found, _ = _DECODER.raw_decode("{" + usage.decode("utf-8", "replace"))
+    except ValueError:
+        return Tokens()
+    details = found.get("prompt_tokens_details") or found.get("input_tokens_details") or {}
+    read = found.get("cache_read_input_tokens") or 0
+    prompt = found.get("prompt_tokens") or (found.get("input_tokens") or 0) + read
+    return Tokens(prompt, details.get("cached_tokens") or read,
+                  found.get("completion_tokens") or found.get("output_tokens") or 0)
+
+
+_DECODER = json.JSONDecoder()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import socket
 import time
@@ -30,6 +31,8 @@ from serving.engines.scheduler import ADDRESS_KEY, QUALIFIED_NAME
 from serving.engines.settling import Settling
 from serving.engines.steps import StepReceiver
 from serving.fleet.catalogue import Fleet, ModelSpec
+from serving.fleet.loading import NO_LOADING, LoadingPolicy
+from serving.fleet.prices import Comparison
 
 _ENGINE_ENV = {"VLLM_NO_USAGE_STATS": "1", "VLLM_CONFIGURE_LOGGING": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -43,32 +46,42 @@ _BACKLOG = 4096
 class ReplicaSettings:
     """What a replica needs to know beside its model."""
 
-    model: str
     aliases: tuple[str, ...]
-    accelerator: str
-    price_nanousd_per_hour: int
+    money: Callable[[str], ReplicaFacts]  # of a replica by its id
     executor: str | None
     secret: str
-    open_sink: Callable[[], Write]
+    open_sink: Callable[[str], Write]
     drain_s: float  # longest time that a stopping replica works on for those it has answered half
     adapters: dict[str, str] = field(default_factory=dict)  # folder or hub id by the adapter's own name
 
 
-def application(fleet: Fleet, name: str, source: str, secret: str, open_sink: Callable[[], Write],
-                env: dict[str, str], adapter_sources: dict[str, str] | None = None) -> Any:
+def application(fleet: Fleet, name: str, source: str, secret: str, open_sink: Callable[[str], Write],
+                env: dict[str, str], compared: tuple[Comparison, ...] = (),
+                adapter_sources: dict[str, str] | None = None) -> Any:
     """The Serve application of one model.
 
-    `source`: hub id or path that vLLM loads. `open_sink`: called once in each replica, gives the function that writes
-    readings down; it must be picklable. `env`: further environment of the replica's processes. `adapter_sources`: hub
-    id or path of each of the model's adapters, by the adapter's own name.
+    `source`: hub id or path that vLLM loads. `open_sink`: called once in each replica with its id, gives the function
+    that writes readings down; it must be picklable. `env`: further environment of the replica's processes. `compared`:
+    the APIs that the model's traffic is held against. `adapter_sources`: hub id or path of each of the model's
+    adapters, by the adapter's own name.
     """
     spec = fleet.models[name]
     adapter_sources = adapter_sources or {}
-    settings = ReplicaSettings(name, spec.aliases, spec.accelerator, fleet.price_nanousd_per_hour(name),
-                               executor(fleet, spec), secret, open_sink, fleet.gateway.request_timeout_s,
-                               adapter_sources)
+    settings = ReplicaSettings(spec.aliases, functools.partial(facts, fleet, name, compared), executor(fleet, spec),
+                               secret, open_sink, fleet.gateway.request_timeout_s, adapter_sources)
     return build_llm_deployment(llm_config(fleet, spec, name, source, env, adapter_sources), deployment_cls=ModelServer,
                                 bind_kwargs={"settings": settings})
+
+
+def facts(fleet: Fleet, name: str, compared: tuple[Comparison, ...], replica_id: str) -> ReplicaFacts:
+    """What the books of a model's replica need to know."""
+    spec, costs = fleet.models[name], fleet.costs
+    loading = LoadingPolicy(costs.max_loading, costs.window_h * 3600) if costs.idle == "pro_rata" else NO_LOADING
+    return ReplicaFacts(
+        replica_id, name, fleet.variant(name), fleet.price_line(name), loading,
+        (spec.owner or "") if costs.idle == "owner" else "", compared, spec.engine.metering == "window",
+        fleet.ledger.when_full == "refuse",
+    )
 
 
 def executor(fleet: Fleet, spec: ModelSpec) -> str | None:
@@ -132,8 +145,9 @@ def engine_kwargs(spec: ModelSpec, adapter_sources: dict[str, str]) -> dict[str,
         "max_model_len": engine.max_model_len,
         "max_num_seqs": engine.max_num_seqs,
         "tensor_parallel_size": engine.tensor_parallel_size,
-        "scheduler_cls": QUALIFIED_NAME,
     }
+    if engine.metering == "steps":
+        kwargs["scheduler_cls"] = QUALIFIED_NAME
     if engine.kv_cache_mib is not None:
         kwargs["kv_cache_memory_bytes"] = engine.kv_cache_mib * 1024 * 1024
     if engine.tool_call_parser is not None:
@@ -162,8 +176,8 @@ class ModelServer(LLMServer):
         replica_id = serve.get_replica_context().replica_id.unique_id
         self._settings = settings
         self._steps_address = f"flotilla-steps-{replica_id}"
-        facts = ReplicaFacts(replica_id, settings.model, settings.accelerator, settings.price_nanousd_per_hour)
-        self._books = Books(facts, started_ns, started_at, settings.open_sink())
+        self._model = (facts := settings.money(replica_id)).model
+        self._books = Books(facts, started_ns, started_at, settings.open_sink(replica_id))
         self._receiver = StepReceiver(self._steps_address, self._books.take)
         await self._receiver.start()
         self._tasks = [asyncio.get_running_loop().create_task(self._books.keep())]
@@ -174,14 +188,14 @@ class ModelServer(LLMServer):
         config = self._llm_config.get_engine_config()
         own = _OwnEngineConfig.model_validate(config.model_dump())
         own.flotilla = {
-            "served_model_name": [self._settings.model, *self._settings.aliases],
+            "served_model_name": [self._model, *self._settings.aliases],
             "additional_config": {ADDRESS_KEY: self._steps_address},
         }
         if self._settings.executor:
             own.flotilla["distributed_executor_backend"] = self._settings.executor
         self._llm_config._engine_config = own
         if self._settings.adapters:
-            adapters.register(self._settings.model, self._settings.adapters)
+            adapters.register(self._model, self._settings.adapters)
         await super()._start_engine()
 
     async def _serve_http(self) -> None:
@@ -203,7 +217,7 @@ class ModelServer(LLMServer):
         self._carrier = CarrierServer(app)
         await self._carrier.start(carrier_socket)
         self._carrier_endpoint = f"127.0.0.1:{carrier_socket.getsockname()[1]}"
-        await _warm_up(self._endpoint, self._settings.model, self._settings.secret)
+        await _warm_up(self._endpoint, self._model, self._settings.secret)
         self._books.ready(self._endpoint)
         await self._books.write()
 

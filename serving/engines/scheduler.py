@@ -11,9 +11,10 @@ import time
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import RequestStatus
 
-from serving.engines.steps import Ended, Step, StepSender
+from serving.engines.steps import DECODE, PREFILL, RECOMPUTE, Ended, Step, StepSender, flags
 
 QUALIFIED_NAME = "serving.engines.scheduler.MeteredScheduler"
 ADDRESS_KEY = "flotilla_steps"
@@ -21,14 +22,25 @@ _ABORTED = {RequestStatus.FINISHED_ABORTED}
 _FAILED = {RequestStatus.FINISHED_ERROR, RequestStatus.FINISHED_IGNORED}
 
 
-class MeteredScheduler(AsyncScheduler):
-    """AsyncScheduler, with one message per step to the replica's books."""
+class MeteredScheduler(Scheduler):
+    """The scheduler that vLLM would have chosen, with one message per step to the replica's books.
+
+    Asked for one, it makes a `MeteredAsyncScheduler` where vLLM schedules ahead of the model's output; where it does
+    not, as on CPUs, the asynchronous one's bookkeeping would cost a per cent of each step for nothing.
+    """
+
+    def __new__(cls, vllm_config: Any, *args: Any, **kwargs: Any) -> MeteredScheduler:
+        """The one that fits the configuration."""
+        if cls is MeteredScheduler and vllm_config.scheduler_config.async_scheduling:
+            cls = MeteredAsyncScheduler
+        return super().__new__(cls)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._steps = StepSender(self.vllm_config.additional_config[ADDRESS_KEY])
         self._in_flight: dict[int, Step] = {}  # by identity of vLLM's output, which itself travels to workers
         self._cached: dict[str, int] = {}
+        self._redo: dict[str, int] = {}  # preempted requests: tokens that were computed before
         self._ended: list[Ended] = []
         self._in_step = False
 
@@ -36,36 +48,76 @@ class MeteredScheduler(AsyncScheduler):
         """As vLLM's, and notes when it began and on how much context each request builds."""
         start = time.monotonic_ns()
         output = super().schedule(*args, **kwargs)
-        requests = self.requests
+        requests, works = self.requests, []
         for new in output.scheduled_new_reqs:
             self._cached[new.req_id] = new.num_computed_tokens
         # the scheduler has already counted this step's tokens as computed: context is what was there before
-        works = [
-            (rid, n, max(0, requests[rid].num_computed_tokens - n)) for rid, n in output.num_scheduled_tokens.items()
-        ]
+        for rid, n in output.num_scheduled_tokens.items():
+            request = requests[rid]
+            context = request.num_computed_tokens - n
+            if context < request.num_prompt_tokens:
+                works.append((rid, n, max(0, context), PREFILL))
+            else:
+                works.append((rid, n, context, DECODE))
+        if self._redo:
+            works = [self._marked(work) if work[0] in self._redo else work for work in works]
         self._in_flight[id(output)] = Step(start, start, works, [])
         return output
 
     def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
         """As vLLM's, and sends the step before any of its output can reach a caller."""
         self._in_step = True
+        step = self._in_flight.pop(id(scheduler_output))
+        if drafts := scheduler_output.scheduled_spec_decode_tokens:
+            step.works = [_rejected(work, drafts, model_runner_output) for work in step.works]
         try:
             return super().update_from_output(scheduler_output, model_runner_output)
         finally:
             self._in_step = False
-            step = self._in_flight.pop(id(scheduler_output))
             step.end_ns = time.monotonic_ns()
             step.ended, self._ended = self._ended, []
             if step.works or step.ended:
                 self._steps.send(step)
 
+    def _preempt_request(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        done = max(request.num_computed_tokens, self._redo.get(request.request_id, 0))
+        if done:
+            self._redo[request.request_id] = done
+        return super()._preempt_request(request, *args, **kwargs)
+
+    def _marked(self, work: tuple[str, int, int, int]) -> tuple[str, int, int, int]:
+        """Work for a request that was preempted: what of it had been computed before is lost."""
+        rid, n, context, _ = work
+        lost = min(context + n, self._redo[rid]) - context
+        if context + n >= self._redo[rid]:
+            del self._redo[rid]
+        return (rid, n, context, flags(RECOMPUTE, lost)) if lost > 0 else work
+
     def _free_request(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         status = request.status
         outcome = "aborted" if status in _ABORTED else "failed" if status in _FAILED else "finished"
         rid, cached = request.request_id, self._cached.pop(request.request_id, 0)
-        self._ended.append(Ended(rid, outcome, request.num_prompt_tokens, cached, request.num_output_tokens))
+        self._redo.pop(rid, None)
+        self._ended.append(Ended(rid, outcome, request.num_prompt_tokens, cached, request.num_output_tokens,
+                                 request.num_preemptions))
         if not self._in_step:  # an abort from outside: no step will carry the news soon
             now = time.monotonic_ns()
             ended, self._ended = self._ended, []
             self._steps.send(Step(now, now, [], ended))
         return super()._free_request(request, *args, **kwargs)
+
+
+class MeteredAsyncScheduler(MeteredScheduler, AsyncScheduler):
+    """AsyncScheduler, metered."""
+
+
+def _rejected(work: tuple[str, int, int, int], drafts: dict[str, list[int]], output: Any) -> tuple[str, int, int, int]:
+    """Speculative tokens that the model did not confirm are lost: of k drafts and one sampled token it gives 1 to k+1.
+    """
+    rid, n, context, marks = work
+    told = drafts.get(rid)
+    if not told or not output.sampled_token_ids:
+        return work
+    sampled = output.sampled_token_ids[output.req_id_to_index[rid]]
+    lost = len(told) - max(0, len(sampled) - 1)
+    return (rid, n, context, marks + flags(0, lost)) if sampled and lost > 0 else work

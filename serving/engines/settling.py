@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import functools
 import hmac
+import json
 from collections.abc import Callable
 from typing import Any
 
 from serving.engines.answers import Answer, MessagesAnswer, ResponsesAnswer
 from serving.engines.books import REQUEST_ID, Books
+from serving.engines.costs import tokens_of
+from serving.fleet.records import EngineOutcome
 
 SECRET_HEADER = b"x-flotilla-secret"
 TENANT_HEADER = b"x-flotilla-tenant"
-USAGE_HEADER = b"x-flotilla-usage"  # "merge": the caller did not ask for a usage chunk
+USAGE_HEADER = b"x-flotilla-usage"  # "apart": the caller did not ask for a usage chunk
 REQUEST_ID_HEADER = b"x-request-id"
 _OPEN = {"/health", "/metrics"}
 _RESPONSES, _MESSAGES = "/v1/responses", "/v1/messages"
@@ -43,15 +46,20 @@ class Settling:
             await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
             await send({"type": "http.response.body", "body": b"only the gateway may call a replica\n"})
             return
+        if not self._books.accepting:
+            await _refuse(send)
+            return
         path = scope["path"]
         request_id = headers.get(REQUEST_ID_HEADER, b"").decode("latin-1")
         self._books.admit(request_id, headers.get(TENANT_HEADER, b"-").decode("latin-1"), path == _RESPONSES)
+        outcome: EngineOutcome = "aborted"
+        answer = self._answer(path, send, request_id, headers)
         try:
-            answer = self._answer(path, send, request_id, headers)
             answer.unread = lambda: self._healthy() and not self._books.worked_on(request_id)
             await self._app(scope, receive, answer.send)
+            outcome = "finished"
         finally:
-            self._books.leave(request_id)
+            self._books.leave(request_id, outcome, tokens_of(answer.usage))
 
     def _answer(self, path: str, send: Any, request_id: str, headers: dict[bytes, bytes]) -> Answer:
         books = self._books
@@ -62,4 +70,13 @@ class Settling:
         cost = functools.partial(books.settled, request_id)
         if path.startswith(_MESSAGES):
             return MessagesAnswer(send, cost)
-        return Answer(send, cost, headers.get(USAGE_HEADER) == b"merge")
+        return Answer(send, cost, headers.get(USAGE_HEADER) == b"apart")
+
+
+async def _refuse(send: Any) -> None:
+    """Nothing can be written down, and the fleet file says that no request may go unmetered."""
+    said = {"message": "the ledger cannot be written just now, and its spool is full; retry later",
+            "type": "server_error", "param": None, "code": "ledger_full"}
+    headers = [(b"content-type", b"application/json"), (b"retry-after", b"10")]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps({"error": said}).encode()})

@@ -1,8 +1,9 @@
 """The channel from an engine core to its replica: one small message per engine step.
 
 Why a channel: the scheduler runs in the engine's own process and must never wait for bookkeeping. Messages leave over
-a Unix socket without blocking; when its buffer is full, steps are folded into one and the fold is counted, so that time
-and work stay whole. A bare socket, because this runs once per engine step: ZeroMQ took ten times as long to read one.
+a Unix socket without blocking; when its buffer is full or the connection breaks, steps are folded into one and the fold
+is counted, so that time and work stay whole. A bare socket, because this runs once per engine step: ZeroMQ took ten
+times as long to read one.
 May not happen in here: prices, splits, the ledger.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +21,19 @@ import msgspec
 log = logging.getLogger(__name__)
 BUFFER = 4 * 1024 * 1024  # bytes that may wait for the reader before steps are folded; the kernel may allow fewer
 _LENGTH = 4  # bytes before each message that tell its length
+_AGAIN_S = 0.5  # pause between tries to connect anew
+DECODE, PREFILL, RECOMPUTE = 0, 1, 2
+_LOST = 4  # a work's flags: its phase, and this many times the tokens that were for nothing
+
+
+def flags(phase: int, lost: int) -> int:
+    """Phase and lost tokens as one number: 0 for what nearly all work is, a decode that lost nothing."""
+    return phase + _LOST * lost
+
+
+def phase_and_lost(flags: int) -> tuple[int, int]:
+    """What `flags` joined."""
+    return flags % _LOST, flags // _LOST
 
 
 class Ended(msgspec.Struct, array_like=True, frozen=True):
@@ -29,24 +44,25 @@ class Ended(msgspec.Struct, array_like=True, frozen=True):
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    preemptions: int = 0
 
 
 class Step(msgspec.Struct, array_like=True):
-    """One or more engine steps. Times: monotonic nanoseconds. works: (engine request id, tokens, context)."""
+    """One or more engine steps. Times: monotonic nanoseconds. works: (engine request id, tokens, context, flags)."""
 
     start_ns: int
     end_ns: int
-    works: list[tuple[str, int, int]]
+    works: list[tuple[str, int, int, int]]
     ended: list[Ended]
     folded: int = 0
 
     def fold(self, later: Step) -> Step:
         """This step and a later one as one: their span, and each request's work added up."""
-        works = {rid: (tokens, context) for rid, tokens, context in self.works}
-        for rid, tokens, context in later.works:
-            before, first_context = works.get(rid, (0, context))
-            works[rid] = (before + tokens, first_context)
-        joined = [(rid, tokens, context) for rid, (tokens, context) in works.items()]
+        works = {work[0]: work for work in self.works}
+        for rid, tokens, context, marks in later.works:
+            _, before, first_context, first = works.get(rid, (rid, 0, context, marks % _LOST))
+            works[rid] = (rid, before + tokens, first_context, first + marks // _LOST * _LOST)
+        joined = list(works.values())
         start, end = min(self.start_ns, later.start_ns), max(self.end_ns, later.end_ns)
         return Step(start, end, joined, self.ended + later.ended, self.folded + later.folded + 1)
 
@@ -56,13 +72,13 @@ class StepSender:
 
     def __init__(self, address: str) -> None:
         """Connect to the receiver at `address`. Raises: OSError when there is none."""
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
-        self._socket.connect(_abstract(address))
-        self._socket.setblocking(False)
+        self._address = address
+        self._socket: socket.socket | None = _connected(address)
         self._encoder = msgspec.msgpack.Encoder()
         self._rest = b""  # of a message that the channel took in part
+        self._sent: Step | None = None  # the step that `rest` belongs to
         self._held: Step | None = None
+        self._again_at = 0.0
 
     def send(self, step: Step) -> None:
         """Send a step, or hold it folded with earlier ones until the channel takes messages again."""
@@ -71,23 +87,41 @@ class StepSender:
         if self._rest and not self._push():
             self._held = step
             return
+        if self._socket is None and not self._connect():
+            self._held = step
+            return
         message = self._encoder.encode(step)
-        self._rest = len(message).to_bytes(_LENGTH, "big") + message
+        self._rest, self._sent = len(message).to_bytes(_LENGTH, "big") + message, step
         self._push()
 
     def _push(self) -> bool:
         """Give the channel what it takes of the rest; whether it took all."""
+        if self._socket is None:
+            return True
         try:
             self._rest = self._rest[self._socket.send(self._rest) :]
         except BlockingIOError:
             pass
-        except OSError:
-            self._rest = b""  # the replica is gone, and with it who would keep books
+        except OSError:  # the reader has gone: a step that it may not have read whole is told again to the next one
+            self._socket.close()
+            self._socket, self._rest, self._held = None, b"", self._sent
+            self._sent = None
         return not self._rest
+
+    def _connect(self) -> bool:
+        if time.monotonic() < self._again_at:
+            return False
+        try:
+            self._socket = _connected(self._address)
+        except OSError:
+            self._again_at = time.monotonic() + _AGAIN_S
+            return False
+        return True
 
     def close(self) -> None:
         """Close the socket. What was sent can still be read."""
-        self._socket.close()
+        if self._socket is not None:
+            self._socket.close()
 
 
 class StepReceiver:
@@ -148,6 +182,19 @@ class _Engine(asyncio.Protocol):
                 log.exception("a step could not be booked; its time will count as idle")
             at = ends
         self._rest = data[at:]
+
+
+def _connected(address: str) -> socket.socket:
+    """A socket that never blocks. Raises: OSError."""
+    found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        found.connect(_abstract(address))
+    except OSError:
+        found.close()
+        raise
+    found.setblocking(False)
+    return found
 
 
 def _abstract(address: str) -> str:

@@ -1,110 +1,172 @@
 """From engine steps to charges: who pays for which nanosecond of a replica.
 
 The time of a replica is cut at engine steps into intervals that never overlap. A step's interval is shared among the
-requests that it worked for, time between steps is idle, and time before the replica was ready is cold start. Every
-interval is priced as the difference of two bills, so that
+requests that it worked for, time between steps is idle, and time before the replica was ready is cold start; prices
+come from `account`, so that
 
-    sum of charges + idle + cold start = bill(price, seen - started)
+    sum of the requests' work + idle + cold start = bill of the time since the start
 
-holds to the nano-dollar at every moment, whatever order or number of steps arrives.
-
-The share of a request in a step follows the affine step-time model T = a + b*sum(n) + c*sum(pairs) + d*sum(ctx),
-where `pairs` counts the earlier tokens that each scheduled token attends to; it is that game's Shapley value: the fixed
-part in equal parts, the rest to whom it is due (Shapley 1953). Prompt chunks and decodes follow one formula, so that
-fewer tokens, or more of them cached, never cost more. The coefficients are a prior here, not a fit to the machine.
+holds to the nano-dollar at every moment, whatever order or number of steps arrives. Shares follow `stepmodel`. They are
+whole nano-dollars by the largest remainder; what rounding owes a request is carried to its next step, because a step
+of a cheap machine costs less than one nano-dollar a request.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from serving.fleet.money import apportion, bill
+from serving.fleet.account import Account
+from serving.fleet.loading import NO_LOADING, LoadingPolicy, Pool
+from serving.fleet.money import PriceLine
+from serving.fleet.records import Amounts, EngineOutcome, Method, Phase, Segment
+from serving.fleet.stepmodel import StepFitter, StepModel
 
-METHOD = "step-shapley-prior"
-_UNIT = 1 << 20  # weights are kept as integers of this resolution
+_SHIFT = 16  # what rounding owes is kept in this many bits below a nano-dollar
+_FIRST_SEGMENT = 16  # steps; each next one of the same kind is twice as long
+_SEGMENTS = 32
+_WEAKER: dict[Method, int] = {"window": 0, "step-shapley-prior": 1, "step-shapley-fit": 2}
 
 
-@dataclass(frozen=True)
-class Work:
-    """What one step did for one request: `tokens` scheduled, on top of `context` tokens already there."""
+class Working(Protocol):
+    """What one step did for one request: `tokens` scheduled, on top of `context` tokens already there.
+
+    `lost` of the tokens were for nothing: computed before (phase recompute), or speculative and thrown away.
+    """
 
     request_id: str
     tokens: int
     context: int
-
-    @property
-    def pairs(self) -> float:
-        """Earlier tokens that the scheduled ones attend to, added up: the context, and each other's predecessors."""
-        return self.tokens * (self.context + (self.tokens - 1) / 2)
+    phase: Phase
+    lost: int
 
 
 @dataclass(frozen=True)
-class StepModel:
-    """Coefficients of the affine step-time model, in one common unit; only their ratios matter to a share.
+class Work:
+    """A `Working` that stands for itself."""
 
-    fixed: a step whatever is in it (reading the weights, launching kernels). token: each scheduled token.
-    attention: each scheduled token for each token before it. cache: each token of context that a request's step reads.
+    request_id: str
+    tokens: int
+    context: int
+    phase: Phase = "decode"
+    lost: int = 0
+
+
+class Trail:
+    """The steps of one request, condensed: runs of one phase, each at most twice as long as the one before it.
+
+    `more_tokens` and `more_pairs` count what goes beyond a plain decode: one token that attends to its context.
     """
 
-    fixed: float = 1.0
-    token: float = 2e-3
-    attention: float = 2e-7
-    cache: float = 2e-5
+    __slots__ = ("phase", "steps", "more_tokens", "context", "more_pairs", "shared", "parts", "step_ns", "nanousd",
+                 "limit", "done")
 
-    def weight(self, work: Work, requests: int) -> int:
-        """The Shapley value of `work` in a step of `requests` requests, as an integer weight."""
-        value = self.fixed / requests + self.token * work.tokens
-        value += self.attention * work.pairs + self.cache * work.context
-        return int(value * _UNIT)
+    def __init__(self) -> None:
+        self.done: list[Segment] = []
+        self.limit = _FIRST_SEGMENT
+        self._begin("prefill")
+
+    def _begin(self, phase: Phase) -> None:
+        self.phase: Phase = phase
+        self.steps = self.more_tokens = self.context = self.shared = self.step_ns = self.nanousd = 0
+        self.more_pairs = self.parts = 0.0
+
+    def turn(self, phase: Phase) -> None:
+        """The next run begins."""
+        if self.steps:
+            self.done.append(self._segment())
+            self.limit = self.limit * 2 if phase == self.phase else _FIRST_SEGMENT
+            if len(self.done) >= _SEGMENTS:
+                self.done[-2:] = [_joined(*self.done[-2:])]
+        self._begin(phase)
+
+    def _segment(self) -> Segment:
+        return Segment(self.phase, self.steps, self.steps + self.more_tokens, self.context,
+                       self.context + self.more_pairs, self.shared, self.parts, self.step_ns, self.nanousd)
+
+    def segments(self) -> tuple[Segment, ...]:
+        """All of it, oldest first."""
+        return (*self.done, self._segment()) if self.steps else tuple(self.done)
 
 
-@dataclass
+def _joined(a: Segment, b: Segment) -> Segment:
+    return Segment(b.phase, a.steps + b.steps, a.tokens + b.tokens, a.context + b.context, a.pairs + b.pairs,
+                   a.shared + b.shared, a.parts + b.parts, a.step_ns + b.step_ns, a.nanousd + b.nanousd)
+
+
+@dataclass(slots=True)
 class Charge:
-    """What a request has cost on one replica so far."""
+    """What a request has cost on one replica so far, nano-USD. `lost` is the part of `work` that was for nothing."""
 
-    nanousd: int = 0
-    steps: int = 0
+    work: int = 0
+    lost: int = 0
+    idle: int = 0
+    cold_start: int = 0
+    recomputed: int = 0
+    rejected: int = 0
+    method: Method = "step-shapley-fit"
+    loaded_work: int = 0  # up to which it has drawn from the pool
+    owed: int = 0  # by rounding, in 2**-16 nano-USD; less than nothing when it got too much
+    trail: Trail = field(default_factory=Trail)
+
+    @property
+    def steps(self) -> int:
+        """Engine steps that it was part of."""
+        return sum(segment.steps for segment in self.trail.segments())
+
+    def amounts(self, outcome: EngineOutcome) -> Amounts:
+        """By bucket: work that no one received is waste."""
+        if outcome in ("aborted", "failed"):
+            return Amounts(0, self.work, self.idle, self.cold_start)
+        return Amounts(self.work - self.lost, self.lost, self.idle, self.cold_start)
 
 
-@dataclass
 class ReplicaMeter:
     """The books of one replica. Times are nanoseconds of one monotonic clock, passed in.
 
-    Not thread-safe: one owner feeds it.
+    Not thread-safe: one owner feeds it. `model`: coefficients to stay with, instead of a fit to the replica's steps.
     """
 
-    price_nanousd_per_hour: int
-    started_ns: int
-    model: StepModel = field(default_factory=StepModel)
-    ready_ns: int | None = None
-    seen_ns: int = 0
-    cold_nanousd: int = 0
-    idle_nanousd: int = 0
-    busy_nanousd: int = 0
-    cold_ns: int = 0
-    idle_ns: int = 0
-    busy_ns: int = 0
-    charges: dict[str, Charge] = field(default_factory=dict)
+    def __init__(self, prices: PriceLine, started_ns: int, started_at: float = 0.0,
+                 loading: LoadingPolicy = NO_LOADING, model: StepModel | None = None) -> None:
+        self.account = Account(prices, started_ns, started_at)
+        self.pool = Pool(loading)
+        self.fitter = StepFitter(model or StepModel())
+        self._fixed_model = model
+        self.ready_ns: int | None = None
+        self.charges: dict[str, Charge] = {}
 
-    def __post_init__(self) -> None:
-        self.seen_ns = max(self.seen_ns, self.started_ns)
+    @property
+    def seen_ns(self) -> int:
+        """Up to when the time is booked."""
+        return self.account.seen_ns
 
-    def _advance(self, to_ns: int) -> tuple[int, int]:
-        """Move the watermark; returns (nanoseconds, nano-USD) of the piece passed. Time never runs backwards."""
-        to_ns = max(to_ns, self.seen_ns)
-        start, self.seen_ns = self.seen_ns - self.started_ns, to_ns
-        end, price = to_ns - self.started_ns, self.price_nanousd_per_hour
-        return end - start, bill(price, end) - bill(price, start)
+    @property
+    def total_nanousd(self) -> int:
+        """The bill of the time booked so far."""
+        total = self.account.total
+        return total.cold_nanousd + total.idle_nanousd + total.busy_nanousd
+
+    @property
+    def method(self) -> Method:
+        """How steps are shared now."""
+        return "step-shapley-prior" if self._fixed_model else self.fitter.method
+
+    @property
+    def model(self) -> StepModel:
+        """The coefficients that steps are shared by now."""
+        return self._fixed_model or self.fitter.model
 
     def _pass(self, to_ns: int) -> None:
         """Book the time up to `to_ns` as cold start or idle, as the case is."""
-        elapsed, cost = self._advance(to_ns)
         if self.ready_ns is None:
-            self.cold_ns += elapsed
-            self.cold_nanousd += cost
+            _, cost = self.account.advance(to_ns, "cold")
+            self.pool.put(0, cost)
         else:
-            self.idle_ns += elapsed
-            self.idle_nanousd += cost
+            _, cost = self.account.advance(to_ns, "idle")
+            self.pool.put(cost, 0)
 
     def ready(self, at_ns: int) -> None:
         """The replica can take requests from now on: cold start ends. A second call changes nothing."""
@@ -116,8 +178,8 @@ class ReplicaMeter:
         """Nothing ran until `now_ns`: book the time since the last step as idle (or cold start)."""
         self._pass(now_ns)
 
-    def step(self, start_ns: int, end_ns: int, works: list[Work]) -> None:
-        """One engine step from `start_ns` to `end_ns` that did `works`.
+    def step(self, start_ns: int, end_ns: int, works: Sequence[Working], steps: int = 1) -> None:
+        """One engine step (or `steps` of them told as one) from `start_ns` to `end_ns` that did `works`.
 
         The part that overlaps what is booked already (steps are scheduled before earlier ones end) is cut off.
         Steps before `ready` warm the replica up and stay cold start; steps without work are idle time.
@@ -125,20 +187,108 @@ class ReplicaMeter:
         if self.ready_ns is None or not works:
             self._pass(end_ns)
             return
+        model, method, count = self.model, self.method, len(works)
         self._pass(start_ns)
-        elapsed, cost = self._advance(end_ns)
-        self.busy_ns += elapsed
-        self.busy_nanousd += cost
-        count = len(works)
-        parts = apportion(cost, [self.model.weight(w, count) for w in works])
-        for work, part in zip(works, parts, strict=True):
-            charge = self.charges.get(work.request_id)
-            if charge is None:
-                charge = self.charges[work.request_id] = Charge()
-            charge.nanousd += part
-            charge.steps += 1
+        elapsed, cost = self.account.advance(end_ns, "busy")
+        fixed, token, attention, cache = model.fixed / count, model.token, model.attention, model.cache
+        weights, tokens, contexts, pairs = [], 0, 0, 0.0
+        for work in works:
+            n, context = work.tokens, work.context
+            attended = n * (context + (n - 1) / 2)
+            tokens += n
+            contexts += context
+            pairs += attended
+            weights.append(fixed + token * n + attention * attended + cache * context)
+        self._share(works, weights, cost, elapsed, method, model)
+        if self._fixed_model is None:
+            self.fitter.learn(elapsed / 1e9, steps, tokens, pairs, contexts)
 
-    @property
-    def total_nanousd(self) -> int:
-        """The bill of the time booked so far."""
-        return bill(self.price_nanousd_per_hour, self.seen_ns - self.started_ns)
+    def window(self, end_ns: int, request_ids: Sequence[str]) -> None:
+        """For engines that tell no steps: the time up to `end_ns` in equal parts to who was there; no one: idle."""
+        if self.ready_ns is None or not request_ids:
+            self._pass(end_ns)
+            return
+        elapsed, cost = self.account.advance(end_ns, "busy")
+        works = [Work(request_id, 0, 0) for request_id in request_ids]
+        self._share(works, [1.0] * len(works), cost, elapsed, "window", self.model)
+
+    def _share(self, works: Sequence[Working], weights: list[float], cost: int, elapsed: int, method: Method,
+               model: StepModel) -> None:
+        # once per request and engine step, in the replica's front process: one pass, and few names looked up
+        count, charges, weaker = len(works), self.charges, _WEAKER[method]
+        # fsum: exact, so that the order in which a step names its requests does not matter
+        unit, parts = (cost << _SHIFT) / (math.fsum(weights) or 1.0), 1 / len(works)
+        owners, owed, wasteful, rest = [], [], [], cost
+        for work, weight in zip(works, weights, strict=True):
+            charge = charges.get(work.request_id)
+            if charge is None:
+                charge = charges[work.request_id] = Charge(method=method)
+            elif charge.method is not method and weaker < _WEAKER[charge.method]:
+                charge.method = method
+            trail, n, context = charge.trail, work.tokens, work.context
+            if trail.steps >= trail.limit or trail.phase != work.phase:
+                trail.turn(work.phase)
+            want = int(weight * unit) + charge.owed
+            part = want >> _SHIFT if want > 0 else 0
+            if work.lost:
+                wasteful.append((work, weight, charge, charge.work))
+            charge.owed = want - (part << _SHIFT)
+            owed.append(charge.owed)
+            charge.work += part
+            rest -= part
+            trail.steps += 1
+            trail.context += context
+            trail.shared += count
+            trail.parts += parts
+            trail.step_ns += elapsed
+            trail.nanousd += part
+            if n != 1:
+                trail.more_tokens += n - 1
+                trail.more_pairs += n * (context + (n - 1) / 2) - context
+            owners.append(charge)
+        if rest:
+            _settle(rest, owners, owed, [work.request_id for work in works])
+        for work, weight, charge, before in wasteful:
+            redone, part = work.phase == "recompute", charge.work - before
+            lost = model.wasted(work.tokens, work.context, count, work.lost, redone)
+            charge.lost += min(part, int(part * lost / weight)) if weight > 0 else 0
+            if redone:
+                charge.recomputed += work.lost
+            else:
+                charge.rejected += work.lost
+
+    def ended(self, request_id: str) -> None:
+        """A request is over for now: it is charged with its part of the replica's idle time and cold start.
+
+        More work after that, and another end, charge for what was added.
+        """
+        charge = self.charges.get(request_id)
+        if charge is None:
+            return
+        idle, cold = self.pool.draw(charge.work - charge.loaded_work, self.seen_ns)
+        charge.loaded_work = charge.work
+        charge.idle += idle
+        charge.cold_start += cold
+
+
+def _settle(rest: int, charges: list[Charge], owed: list[int], names: list[str]) -> None:
+    """Give out `rest` more nano-USD, or take them back, one by one: first who is owed most (or least).
+
+    Equal ones by name, so that the order in which a step names its requests does not matter.
+    """
+    order = [at for _, _, at in sorted(zip([-o for o in owed], names, range(len(owed)), strict=True))]
+    while rest > 0:
+        for at in order[:rest]:
+            _move(charges[at], 1)
+        rest -= min(rest, len(order))
+    while rest < 0:
+        for at in reversed(order):
+            if rest < 0 and charges[at].trail.nanousd > 0:
+                _move(charges[at], -1)
+                rest += 1
+
+
+def _move(charge: Charge, by: int) -> None:
+    charge.work += by
+    charge.trail.nanousd += by
+    charge.owed -= by << _SHIFT

@@ -1,112 +1,26 @@
 """The fleet file: which models run on which accelerators, for whom, and what they promise.
 
 One frozen value describes the whole fleet; laptop, GPU box, load test and cost report all read the same one.
-`load` is the only file read of this package's rooms.
+`load` reads it and the two price books that it names; nothing else in this package reads files.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
 
-from serving.fleet import prices
-from serving.fleet.accelerators import AcceleratorProfile
+from serving.errors import ConfigError
+from serving.fleet import accelerator_book, prices
+from serving.fleet.accelerator_book import AcceleratorBook
+from serving.fleet.accelerators import AcceleratorProfile, price_rows, resolve, scaled
 from serving.fleet.config import Strict, read, wrong_reference, wrong_value
-from serving.fleet.specs import AdapterSpec, GatewaySpec, Name, OverloadSpec, RouteSpec, TenantSpec, as_tuple
-
-Role = Literal["same_model_hosted", "cheapest_proprietary", "frontier"]
-
-
-class EngineSpec(Strict):
-    """How vLLM runs the model. Fields are the ones Flotilla itself reasons about; `args` passes the rest through."""
-
-    max_model_len: int = Field(4096, ge=16, description="Longest prompt plus output, tokens.")
-    max_num_seqs: int = Field(64, ge=1, description="Most requests that the engine runs at once.")
-    tensor_parallel_size: int = Field(1, ge=1, description="Devices that share one replica's layers.")
-    kv_cache_mib: int | None = Field(None, ge=1, description="Memory for the KV cache, MiB. Empty: vLLM decides.")
-    tool_call_parser: str | None = Field(None, description="vLLM's parser for tool calls; switches tool calls on.")
-    reasoning_parser: str | None = Field(None, description="vLLM's parser that separates reasoning from content.")
-    args: dict[str, Any] = Field(default_factory=dict, description="Further vLLM engine arguments, as vLLM names them.")
-    env: dict[str, str] = Field(default_factory=dict, description="Environment of the engine's processes.")
-
-    @field_validator("args")
-    @classmethod
-    def _not_ours(cls, args: dict[str, Any]) -> dict[str, Any]:
-        ours = {"max_model_len", "max_num_seqs", "tensor_parallel_size", "tool_call_parser", "reasoning_parser"}
-        taken = {"model", "served_model_name", "scheduler_cls", "distributed_executor_backend", "additional_config"}
-        for key in args:
-            if key in ours:
-                raise ValueError(f"{key!r} has a field of its own; move it from args to engine")
-            if key in taken:
-                raise ValueError(f"{key!r} is set by Flotilla and cannot be changed here")
-        return args
-
-
-class ReplicaRange(Strict):
-    """How many replicas a model has."""
-
-    min: int = Field(1, ge=0, description="Replicas that always run. 0: none until someone asks for the model.")
-    max: int = Field(1, ge=1, description="Most replicas that may run. Nothing scales by itself yet: min run.")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> ReplicaRange:
-        if self.max < self.min:
-            raise ValueError(f"max ({self.max}) is below min ({self.min})")
-        return self
-
-
-class Slo(Strict):
-    """What the model promises to a caller, at the percentile that the load test's scenario asks for."""
-
-    ttft_ms: float = Field(gt=0, description="Time to first token, milliseconds.")
-    tpot_ms: float = Field(gt=0, description="Time per output token after the first, milliseconds.")
-
-
-class Comparator(Strict):
-    """An API that could answer this model's traffic instead."""
-
-    price: str = Field(description="Name in the price book.")
-    role: Role = Field(description="What the comparison shows: the same model hosted, the cheapest adequate, the best.")
-
-
-class ModelSpec(Strict):
-    """One open model of the fleet."""
-
-    source: str = Field(description="Hub id, path of a checkpoint, or small:FAMILY for random weights made here.")
-    revision: str | None = Field(None, description="Pinned revision of a hub id.")
-    architecture: str = Field(description="Architecture class, as in the checkpoint's config.json.")
-    accelerator: Name = Field(description="Accelerator profile that a replica runs on.")
-    engine: EngineSpec = Field(default_factory=EngineSpec)
-    replicas: ReplicaRange = Field(default_factory=ReplicaRange)
-    slo: Slo
-    aliases: tuple[Name, ...] = Field((), description="Further names that route to this model.")
-    adapters: dict[Name, AdapterSpec] = Field(default_factory=dict, description="LoRA adapters, asked for as "
-                                              "model:adapter.")
-    fallback: tuple[str, ...] = Field((), description="Models asked instead, in this order, while this one is down, "
-                                      "full or at zero.")
-    routing: Literal["prefix", "least_loaded", "round_robin"] = Field(
-        "prefix", description="Which replica: the one that has seen the conversation, the least busy, or by turns.")
-    overload: OverloadSpec = Field(default_factory=OverloadSpec)
-    comparators: tuple[Comparator, ...] = Field((), description="APIs whose prices the traffic is held against.")
-
-    _lists = field_validator("aliases", "comparators", "fallback", mode="before")(as_tuple)
-
-    @property
-    def small_family(self) -> str | None:
-        """The family of a checkpoint made here, or None for real weights."""
-        return self.source.removeprefix("small:") if self.source.startswith("small:") else None
-
-    @property
-    def small_adapters(self) -> tuple[str, ...]:
-        """Names of the adapters made here; they fit a checkpoint made here only."""
-        return tuple(name for name, adapter in self.adapters.items() if adapter.small_kind is not None)
-
-    @property
-    def devices(self) -> int:
-        """Devices that one replica occupies."""
-        return self.engine.tensor_parallel_size
+from serving.fleet.costspecs import Comparator, CostSpec, LedgerSpec
+from serving.fleet.modelspec import ModelSpec
+from serving.fleet.modelspec import ReplicaRange as ReplicaRange
+from serving.fleet.money import PriceLine
+from serving.fleet.specs import GatewaySpec, Name, RouteSpec, TenantSpec
 
 
 class MetricsSpec(Strict):
@@ -121,12 +35,18 @@ class Fleet(Strict):
 
     name: Name
     prices: str = Field(description="Price book of API models, relative to the fleet file.")
+    accelerator_prices: str | None = Field(None, description="Price book of accelerators, relative to the fleet file; "
+                                                             "for profiles with price: instead of a number.")
     accelerators: dict[Name, AcceleratorProfile] = Field(min_length=1)
     models: dict[Name, ModelSpec] = Field(min_length=1)
     routes: dict[Name, RouteSpec] = Field(default_factory=dict)
     tenants: dict[Name, TenantSpec] = Field(min_length=1)
     gateway: GatewaySpec = Field(default_factory=GatewaySpec)
     metrics: MetricsSpec = Field(default_factory=MetricsSpec)
+    costs: CostSpec = Field(default_factory=CostSpec)
+    ledger: LedgerSpec = Field(default_factory=LedgerSpec)
+
+    _accelerator_book: AcceleratorBook | None = PrivateAttr(None)
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> Fleet:
@@ -154,10 +74,7 @@ class Fleet(Strict):
                 raise wrong_reference(("models", name, "accelerator"), model.accelerator, self.accelerators)
             if families and model.small_family is not None and model.small_family not in families:
                 raise wrong_reference(("models", name, "source"), model.small_family, families)
-            for index, comparator in enumerate(model.comparators if book else ()):
-                if comparator.price not in book.prices:
-                    at = ("models", name, "comparators", index, "price")
-                    raise wrong_reference(at, comparator.price, book.prices)
+            self._check_comparators(name, model, book)
             for adapter in model.small_adapters:
                 at, kind = ("models", name, "adapters", adapter, "source"), model.adapters[adapter].small_kind
                 if kinds and kind not in kinds:
@@ -166,7 +83,57 @@ class Fleet(Strict):
                     raise wrong_value(at, f"small:{kind} fits a model whose own source is small: only; {name!r} has "
                                           f"{model.source!r}")
         self._check_names()
+        self._check_owners()
         return self
+
+    @model_validator(mode="after")
+    def _every_price_is_there(self, info: ValidationInfo) -> Fleet:
+        for name, profile in self.accelerators.items():
+            if profile.price is not None and self.accelerator_prices is None:
+                raise wrong_value(("accelerators", name, "price"), "is to be found in a price book, and the file names "
+                                  "none; add accelerator_prices: with its path, or give price_usd_per_hour")
+        self._accelerator_book = (info.context or {}).get("accelerator_book")
+        for name, profile in self.accelerators.items() if self._accelerator_book else ():
+            try:
+                price_rows(profile, self._accelerator_book)
+            except ConfigError as error:
+                raise wrong_value(("accelerators", name, "price"), str(error)) from None
+        return self
+
+    @staticmethod
+    def _check_comparators(name: str, model: ModelSpec, book: prices.PriceBook | None) -> None:
+        """Each names a price that is there; none, and no role, twice."""
+        roles: set[str] = set()
+        names: set[str] = set()
+        for index, comparator in enumerate(model.comparators):
+            at = ("models", name, "comparators", index)
+            if comparator.role in roles:
+                raise wrong_value((*at, "role"), f"{name!r} has a comparator that is {comparator.role} already; keep "
+                                                 "one of each role")
+            if comparator.name in names:
+                raise wrong_value((*at, "price"), f"{comparator.price!r} is compared with already; one price serves "
+                                                  "one role")
+            roles.add(comparator.role)
+            names.add(comparator.name)
+            if book is None:
+                continue
+            if comparator.price in book.unpriced:
+                raise wrong_value((*at, "price"), book.missing(comparator.price))
+            if comparator.price not in book.prices:
+                raise wrong_reference((*at, "price"), comparator.price, book.prices)
+            try:
+                _comparison(comparator, book)
+            except ConfigError as error:
+                raise wrong_value((*at, "batch"), str(error)) from None
+
+    def _check_owners(self) -> None:
+        for name, model in self.models.items():
+            if model.owner is not None and model.owner not in self.tenants:
+                raise wrong_reference(("models", name, "owner"), model.owner, self.tenants)
+            if model.owner is None and self.costs.idle == "owner" and model.replicas.min > 0:
+                raise wrong_value(("models", name), f"costs.idle is owner, so {name!r}, of which {model.replicas.min} "
+                                  "always runs, needs an owner: the tenant that is charged with its idle time; or set "
+                                  "replicas.min to 0")
 
     def _check_names(self) -> None:
         """Fallbacks, routes and tenants name what there is."""
@@ -198,24 +165,74 @@ class Fleet(Strict):
             found |= dict.fromkeys((name, *route.aliases), name)
         return found
 
-    def price_nanousd_per_hour(self, model: str) -> int:
-        """Price of one replica of `model` for an hour, nano-USD."""
+    @property
+    def accelerator_book(self) -> AcceleratorBook | None:
+        """The accelerator price book that the file names, as `load` read it."""
+        return self._accelerator_book
+
+    def variant(self, model: str) -> str:
+        """What a replica of the model runs on: the accelerator profile and how many of its devices, as `h100 x2`."""
         spec = self.models[model]
-        return self.accelerators[spec.accelerator].price_nanousd_per_hour(spec.devices)
+        return spec.accelerator + (f" x{spec.devices}" if spec.devices > 1 else "")
+
+    def price_line(self, model: str, labels: Mapping[str, str] | None = None) -> PriceLine:
+        """What one replica of `model` costs over time, all its devices together.
+
+        `labels`: those of the Kubernetes node it runs on, needed where its profile has `from_node_labels`.
+        Raises: ConfigError when they are needed and missing, or lead to no price.
+        """
+        spec = self.models[model]
+        try:
+            line = resolve(self.accelerators[spec.accelerator], self._accelerator_book, labels)
+        except ConfigError as error:
+            raise ConfigError(f"accelerators.{spec.accelerator}.price: {error}") from error
+        return scaled(line, spec.devices)
+
+    def price_nanousd_per_hour(self, model: str, at: float | None = None) -> int:
+        """Price of one replica of `model` for an hour at a moment (Unix seconds), nano-USD.
+
+        Without a moment: the newest price known, which may be dated in the future; whoever has a clock passes its time.
+        Raises: ConfigError where the price depends on the node; see `price_line`.
+        """
+        line = self.price_line(model)
+        return line.changes[-1][1] if at is None else line.at(at)
 
 
 def load(path: Path, small_families: tuple[str, ...] = (), small_adapters: tuple[str, ...] = ()) -> Fleet:
-    """Read and check a fleet file and the price book it names.
+    """Read and check a fleet file and the price books it names.
 
     `small_families`, `small_adapters`: what `small:` may name in a model's and in an adapter's source; empty skips that
     check.
     Raises: ConfigError, which names the file, the line, the key and the nearest right name.
     """
     bare = read(path, Fleet)
-    return read(path, Fleet, {"book": price_book(bare, path), "small_families": small_families,
-                              "small_adapters": small_adapters})
+    return read(path, Fleet, {"book": price_book(bare, path), "accelerator_book": _accelerator_book(bare, path),
+                              "small_families": small_families, "small_adapters": small_adapters})
 
 
 def price_book(fleet: Fleet, path: Path) -> prices.PriceBook:
     """The price book that the fleet file at `path` names."""
     return prices.load(path.parent / fleet.prices)
+
+
+def read_accelerator_book(path: Path) -> AcceleratorBook:
+    """The accelerator price book in a file. Raises: ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: the accelerator price book cannot be read: {error}") from error
+    return accelerator_book.parse(text, str(path))
+
+
+def comparisons(fleet: Fleet, model: str, book: prices.PriceBook) -> tuple[prices.Comparison, ...]:
+    """The APIs that a model's traffic is held against, with their prices. Raises: ConfigError for one without."""
+    return tuple(_comparison(comparator, book) for comparator in fleet.models[model].comparators)
+
+
+def _comparison(comparator: Comparator, book: prices.PriceBook) -> prices.Comparison:
+    return prices.Comparison(comparator.name, comparator.role, book[comparator.price], comparator.token_ratio,
+                             comparator.token_ratio_source, comparator.batch)
+
+
+def _accelerator_book(fleet: Fleet, path: Path) -> AcceleratorBook | None:
+    return read_accelerator_book(path.parent / fleet.accelerator_prices) if fleet.accelerator_prices else None

@@ -5,7 +5,9 @@ Why integers: the ledger's promise is that shares add up to the bill exactly, an
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 
 NANO = 1_000_000_000
@@ -31,11 +33,47 @@ def bill(price_nanousd_per_hour: int, elapsed_ns: int) -> int:
     return price_nanousd_per_hour * elapsed_ns // NS_PER_HOUR
 
 
-def apportion(total: int, weights: Sequence[int]) -> list[int]:
+@dataclass(frozen=True)
+class PriceLine:
+    """A price over time: (from when, Unix seconds; nano-USD per hour), in rising order. The first holds before, too.
+
+    Raises: ValueError when it is empty, out of order, or a price is negative.
+    """
+
+    changes: tuple[tuple[float, int], ...]
+
+    def __post_init__(self) -> None:
+        times = [at for at, _ in self.changes]
+        if not times or any(a >= b for a, b in zip(times, times[1:], strict=False)):
+            raise ValueError("a price line needs at least one price, and its times must rise")
+        if min(price for _, price in self.changes) < 0:
+            raise ValueError("a price is negative")
+
+    @classmethod
+    def fixed(cls, nanousd_per_hour: int) -> PriceLine:
+        """One price for all time."""
+        return cls(((0.0, nanousd_per_hour),))
+
+    def at(self, unix_s: float) -> int:
+        """The price at a moment, nano-USD per hour."""
+        return self.changes[max(0, bisect_right(self.changes, (unix_s, float("inf"))) - 1)][1]
+
+    def next_change(self, after_s: float) -> float:
+        """When the price changes next, Unix seconds; infinity when it does not."""
+        return next((at for at, _ in self.changes[1:] if at > after_s), float("inf"))
+
+    def changed(self, at_s: float, nanousd_per_hour: int) -> PriceLine:
+        """The same line with another price from `at_s` on; what was to come after that is dropped."""
+        before = tuple(c for c in self.changes if c[0] < at_s)
+        return PriceLine((*before, (at_s, nanousd_per_hour)) if before else ((at_s, nanousd_per_hour),))
+
+
+def apportion(total: int, weights: Sequence[int], keys: Sequence[str] | None = None) -> list[int]:
     """Split the integer `total` in proportion to non-negative integer `weights` by the largest-remainder method.
 
     Returns: one integer per weight, which add up to `total`. If all weights are 0 they count as equal. Ties of
-    remainders go to the earlier weight, so the same input gives the same split everywhere.
+    remainders go to the smaller of `keys`, so that the order in which they are given does not matter; without keys to
+    the earlier weight.
     Raises: ValueError when there is nothing to split to, or a weight is negative.
     """
     if not weights:
@@ -48,7 +86,8 @@ def apportion(total: int, weights: Sequence[int]) -> list[int]:
     shares = [total * w // whole for w in weights]
     rest = total - sum(shares)
     if rest:
-        order = sorted(range(len(weights)), key=lambda i: (-(total * weights[i] % whole), i))
+        names: Sequence[str] | Sequence[int] = keys if keys is not None else range(len(weights))
+        order = sorted(range(len(weights)), key=lambda i: (-(total * weights[i] % whole), names[i]))
         for i in order[:rest]:
             shares[i] += 1
     return shares

@@ -1,11 +1,13 @@
 """The rows that the fleet leaves behind: what the ledger keeps and every report adds up.
 
-Written by the gateway (`RequestRecord`) and by each replica (`ReplicaRecord`, `ChargeRecord`, `TotalRecord`). A
-replica always writes absolute sums, never increments, so that writing twice changes nothing.
+Written by the gateway (`RequestRecord`), by each replica, and by whatever else costs money (`MeterReading`). A meter
+always writes absolute sums, never increments, and numbers its readings, so that writing one twice, or an old one after
+a newer one, changes nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,11 +17,10 @@ Bucket = Literal["direct", "waste", "idle", "cold_start", "overhead"]
 BUCKETS: tuple[Bucket, ...] = ("direct", "waste", "idle", "cold_start", "overhead")
 TokenKind = Literal["prompt", "cached", "completion"]
 TOKEN_KINDS: tuple[TokenKind, ...] = ("prompt", "cached", "completion")
-
-
-def bucket_of(outcome: EngineOutcome) -> Bucket:
-    """Where a request's charge belongs: work that no one received is waste."""
-    return "waste" if outcome in ("aborted", "failed") else "direct"
+SourceRole = Literal["replica", "gateway", "head", "storage"]
+Phase = Literal["prefill", "decode", "recompute"]
+Method = Literal["step-shapley-fit", "step-shapley-prior", "window"]
+NOTHING: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,63 @@ class RequestRecord:
 
 
 @dataclass(frozen=True)
-class ReplicaRecord:
-    """The books of one replica. Nanoseconds and nano-USD are absolute sums since it started."""
+class Amounts:
+    """Nano-USD of one request by bucket. `direct` and `waste` are its own work; `idle` and `cold_start` are its part of
+    what the replica cost while it did no one's work, by the fleet file's policy."""
 
-    replica_id: str
+    direct: int = 0
+    waste: int = 0
+    idle: int = 0
+    cold_start: int = 0
+
+    @property
+    def work(self) -> int:
+        """What its own engine steps cost."""
+        return self.direct + self.waste
+
+    @property
+    def loaded(self) -> int:
+        """Everything that it is charged with: the fully loaded basis."""
+        return self.direct + self.waste + self.idle + self.cold_start
+
+    def __add__(self, other: Amounts) -> Amounts:
+        return Amounts(self.direct + other.direct, self.waste + other.waste, self.idle + other.idle,
+                       self.cold_start + other.cold_start)
+
+    def __sub__(self, other: Amounts) -> Amounts:
+        return Amounts(self.direct - other.direct, self.waste - other.waste, self.idle - other.idle,
+                       self.cold_start - other.cold_start)
+
+
+@dataclass(frozen=True)
+class StepFit:
+    """The affine step-time model of a replica: seconds per unit, and how well it has predicted.
+
+    `steps`: engine steps it was fitted on. `error_ratio`: mean absolute error of predictions made before each step was
+    seen, over the mean step time; None before there are enough.
+    """
+
+    fixed: float
+    token: float
+    attention: float
+    cache: float
+    steps: int = 0
+    error_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """One thing that costs money by the hour, as its own meter tells: a model's replica, a gateway, the head node.
+
+    Nanoseconds and nano-USD are absolute sums since it started. `variant`: accelerator profile and how many of its
+    devices. `price_nanousd_per_hour`: what it costs now. `idle_tenant`: who is charged with its idle time; empty: no
+    one. `fit`: the step model where it has one. `unmetered`: requests that ran while nothing could be written down.
+    """
+
+    source_id: str
+    role: SourceRole
     model: str
-    accelerator: str
+    variant: str
     endpoint: str
     price_nanousd_per_hour: int
     started_at: float
@@ -83,39 +135,96 @@ class ReplicaRecord:
     busy_ns: int
     cold_nanousd: int
     idle_nanousd: int
+    overhead_nanousd: int
     folded_steps: int
-    method: str
+    method: Method
+    idle_tenant: str = ""
+    fit: StepFit | None = None
+    unmetered: int = 0
+
+
+@dataclass(frozen=True)
+class IntervalRecord:
+    """One hour of a source's time (or the part of it at one price): what it cost and what it was spent on.
+
+    `starts_at`: Unix seconds. Only the interval under way grows. Sums over a source's intervals equal its record's.
+    """
+
+    source_id: str
+    starts_at: float
+    price_nanousd_per_hour: int
+    elapsed_ns: int
+    cold_ns: int
+    idle_ns: int
+    busy_ns: int
+    cold_nanousd: int
+    idle_nanousd: int
+    busy_nanousd: int
+    overhead_nanousd: int
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive engine steps that did the same kind of work for a request; what explains its cost.
+
+    Sums over `steps`: tokens scheduled, `context` tokens already there, `pairs` of tokens that attend to each other,
+    `shared` (requests in each step) and `parts` (one over that), the steps' time and what this request was charged.
+    """
+
+    phase: Phase
+    steps: int
+    tokens: int
+    context: int
+    pairs: float
+    shared: int
+    parts: float
+    step_ns: int
+    nanousd: int
 
 
 @dataclass(frozen=True)
 class ChargeRecord:
-    """What one request has cost on one replica, as its engine counts. Absolute sums."""
+    """What one request has cost on one replica, as its engine counts. Absolute sums.
 
-    replica_id: str
+    `recomputed`: tokens computed again after a preemption; `rejected`: speculative tokens thrown away; both are waste.
+    `compared`: nano-USD that the same tokens cost at each comparator of the model, by its name in the price book.
+    """
+
+    source_id: str
     request_id: str
     tenant: str
     outcome: EngineOutcome
-    nanousd: int
+    amounts: Amounts
     tokens: Tokens
+    method: Method
     updated_at: float
+    preemptions: int = 0
+    recomputed: int = 0
+    rejected: int = 0
+    compared: Mapping[str, int] = field(default_factory=dict)
+    segments: tuple[Segment, ...] = ()
 
 
 @dataclass(frozen=True)
 class TotalRecord:
-    """Sums over a replica's ended requests, per tenant and bucket: what counters are made of."""
+    """Sums over a replica's ended requests of one tenant: what counters are made of. `unfinished`: aborted or failed,
+    part of `requests`."""
 
-    replica_id: str
+    source_id: str
     tenant: str
-    bucket: Bucket
-    nanousd: int
+    amounts: Amounts
     requests: int
+    unfinished: int
     tokens: Tokens
+    compared: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class MeterReading:
-    """One consistent reading of a replica's books, to be written in one transaction."""
+    """One consistent reading of a meter's books, to be written in one transaction. `number` rises by one each time."""
 
-    replica: ReplicaRecord
+    number: int
+    source: SourceRecord
+    intervals: tuple[IntervalRecord, ...] = ()
     charges: tuple[ChargeRecord, ...] = ()
-    totals: tuple[TotalRecord, ...] = field(default_factory=tuple)
+    totals: tuple[TotalRecord, ...] = ()

@@ -1,7 +1,8 @@
 """The gateway's ASGI app: who calls, which model, off to a replica, and one record of it all.
 
 Everything that can go wrong is an exception of `serving.errors`; the table in `errors` answers it. Every request of a
-known tenant ends in exactly one record, whatever happens. Runs behind `wire.Wire`, uvicorn's protocol with limits.
+known tenant ends in exactly one record, whatever happens, but for those refused because no record can be kept. Runs
+behind `wire.Wire`, uvicorn's protocol with limits.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from serving.errors import DeadlineExceeded, FlotillaError, InvalidKey, MalformedRequest, WrongMethod
+from serving.errors import DeadlineExceeded, FlotillaError, InvalidKey, LedgerFull, MalformedRequest, WrongMethod
 from serving.fleet.catalogue import Fleet
 from serving.fleet.records import Outcome
 from serving.fleet.routing import Routes, Target
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 _JSON = (b"content-type", b"application/json")
 _ID = re.compile(r"[\x20-\x7e]{1,128}")  # what an id of the caller's may be
 _PASSED = (b"traceparent", b"tracestate", b"accept")
+_FULL_S = 5  # seconds after which to ask again when no records can be kept
 _OPEN = ("/healthz", "/health", "/readyz", "/openapi.json")  # /health: as vLLM, for clients that ask it first
 
 
@@ -143,7 +145,10 @@ class Gateway:
             await self._models(method, path, send, exchange)
             return "finished"
         endpoint, name = endpoints.find(method, path)
-        exchange.endpoint, exchange.dialect, exchange.recorded = endpoint.name, endpoint.dialect, endpoint.recorded
+        exchange.endpoint, exchange.dialect = endpoint.name, endpoint.dialect
+        if endpoint.recorded and not self._ports.records.accepting:
+            raise LedgerFull(_FULL_S)  # and no record of it: there is no room
+        exchange.recorded = endpoint.recorded
         timer = self._deadline(headers.get(b"x-flotilla-timeout-s"), exchange)
         try:
             if endpoint.model_in == "id":
@@ -187,7 +192,8 @@ class Gateway:
         conversation = functools.partial(body.conversation, headers.get(b"x-flotilla-session", ""))
         target = self._routes.resolve(body.model, tenant, conversation() if self._routes.spreads(body.model) else 0)
         exchange.model = target.model
-        more = requests.stream_usage(body) if endpoint.merges_usage and body.stream and not body.asked_usage else {}
+        apart = endpoint.usage_on_demand and body.stream and not body.asked_usage
+        more = requests.stream_usage(body) if apart else {}
         plain = body.model in (target.model, *self._fleet.models[target.model].aliases)
 
         def to(place: Place) -> bytes:
@@ -199,8 +205,8 @@ class Gateway:
             return body.with_members(members)
 
         sent = self._upstream_headers(headers, kind, exchange)
-        if more:
-            sent.append((b"x-flotilla-usage", b"merge"))
+        if apart:
+            sent.append((b"x-flotilla-usage", b"apart"))
         held_by = holder(body.previous_response, tenant) if body.previous_response else ""
         if held_by and target.name in self._fleet.routes:  # any of its variants may have made that response
             variants = self._fleet.routes[target.name].variants

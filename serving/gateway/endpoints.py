@@ -15,20 +15,20 @@ from serving.gateway.errors import Dialect
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One endpoint. `merges_usage`: its streams carry usage only when asked, so the gateway asks."""
+    """One endpoint. `usage_on_demand`: its streams carry usage only when asked, so the gateway asks."""
 
     name: str
     method: str
     path: str
     dialect: Dialect = "openai"
     model_in: Literal["json", "form", "id"] = "json"
-    merges_usage: bool = False
+    usage_on_demand: bool = False
     recorded: bool = True  # whether a request is a row of the ledger
 
 
 _TABLE = (
-    Endpoint("chat_completions", "POST", "/v1/chat/completions", merges_usage=True),
-    Endpoint("completions", "POST", "/v1/completions", merges_usage=True),
+    Endpoint("chat_completions", "POST", "/v1/chat/completions", usage_on_demand=True),
+    Endpoint("completions", "POST", "/v1/completions", usage_on_demand=True),
     Endpoint("embeddings", "POST", "/v1/embeddings"),
     Endpoint("responses", "POST", "/v1/responses", "responses"),
     Endpoint("responses_get", "GET", "/v1/responses/{id}", "responses", "id", recorded=False),

@@ -27,6 +27,7 @@ TABLE: dict[type[errors.FlotillaError], tuple[int, str, str]] = {
     errors.KeysUnavailable: (503, "server_error", "keys_unavailable"),
     errors.NoReplica: (503, "server_error", "no_replica"),
     errors.Overloaded: (503, "server_error", "overloaded"),
+    errors.LedgerFull: (503, "server_error", "ledger_full"),
     errors.Draining: (503, "server_error", "draining"),
     errors.ReplicaFailed: (502, "server_error", "replica_failed"),
     errors.DeadlineExceeded: (504, "server_error", "deadline_exceeded"),
@@ -68,7 +69,7 @@ def as_anthropic(body: bytes, code: int) -> bytes:
 
 def headers(error: errors.FlotillaError) -> list[tuple[bytes, bytes]]:
     """Further headers of an error's answer."""
-    if isinstance(error, errors.NoReplica | errors.Overloaded | errors.TooManyWaiting):
+    if isinstance(error, errors.NoReplica | errors.Overloaded | errors.TooManyWaiting | errors.LedgerFull):
         return [(b"retry-after", b"%d" % error.retry_after_s)]
     if isinstance(error, errors.InvalidKey):
         return [(b"www-authenticate", b"Bearer")]

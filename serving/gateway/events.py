@@ -1,5 +1,7 @@
 """A stream on its way through: whole events only, an error ends it, and the usage is read in passing.
 
+Where the caller did not ask for usage, the replica says it in an aside: a comment event that stays here.
+
 One `Events` per stream, fed inside the socket's callback, so every line here runs once per token: no parsing, only
 searches for byte strings. Line breaks are escaped in JSON, so no text looks like an event of its own.
 """
@@ -15,6 +17,7 @@ from serving.gateway.endpoints import Dialect
 
 _END = b"\n\n"  # as vLLM ends its events
 _DONE = b"data: [DONE]\n\n"
+_ASIDE = b": flotilla "  # as serving.engines.costs begins it; inside JSON no line begins
 _DATA_ERROR, _EVENT_ERROR = b'\ndata: {"error"', b"\nevent: error"
 _USAGE, _RESPONSE = b'"usage":{', b'"response":{'
 _ENDS = (b"completed", b"incomplete", b"failed", b"cancelled")
@@ -33,7 +36,7 @@ class Events:
     _with_usage: bytes = b""
 
     def feed(self, data: bytes) -> bytes:
-        """What may go out now: whole events, nothing after an error."""
+        """What may go out now: whole events, no asides, nothing after an error."""
         if self.failed:
             return b""  # vLLM says [DONE] even then
         if self._held or not data.endswith(_END):
@@ -44,7 +47,7 @@ class Events:
         if b"error" in data:
             data = self._until_error(data)
         if _USAGE in data:
-            self._with_usage = data
+            self._with_usage, data = data, _without_asides(data)
         if self.dialect != "openai":
             self._look_for_end(data)
         elif data.endswith(_DONE):
@@ -74,6 +77,13 @@ class Events:
             return data
         self.failed, self._held = True, b""
         return data[: data.index(_END, min(found)) + len(_END)]
+
+
+def _without_asides(data: bytes) -> bytes:
+    """Events without those that are meant for the gateway."""
+    while (at := (b"\n" + data).find(b"\n" + _ASIDE)) >= 0:
+        data = data[:at] + data[data.index(_END, at) + len(_END) :]
+    return data
 
 
 def error_event(error: FlotillaError, dialect: Dialect) -> bytes:

@@ -47,6 +47,11 @@ class ReplicaDirectory(Protocol):
 class Records(Protocol):
     """Keeps what happened."""
 
+    @property
+    def accepting(self) -> bool:
+        """Whether there is room for what new requests use; without, by the fleet file, none are taken. No I/O."""
+        ...
+
     def put(self, record: RequestRecord) -> None:
         """Keep a record. Must not block, must not raise, must not lose it."""
         ...

@@ -48,6 +48,8 @@ async def _whole(reply: Reply, exchange: Exchange, wire: Wire, headers: list[tup
         body = table.as_anthropic(body, reply.status)
     answer = exchange.answer
     answer.code, answer.begun, answer.usage = reply.status, True, usage.find(body)
+    if answer.usage is not None and answer.usage.cost is not None:
+        headers.append((b"x-flotilla-cost-usd", format(answer.usage.cost, "f").encode()))
     if not wire.writable:
         await wire.drain()
     answer.over = answer.whole = True

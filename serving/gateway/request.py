@@ -135,8 +135,12 @@ def parse(data: bytes) -> Body:
 
 
 def stream_usage(body: Body) -> dict[str, Any]:
-    """The members that make a stream end with its usage, beside what the caller asked of its stream."""
-    options = (body._head.stream_options if body._head else None) or {}
+    """The members that make a stream end with its usage, beside what the caller asked of its stream.
+
+    Usage in every chunk, which vLLM knows, hangs on `include_usage`: who did not ask for that gets none of it.
+    """
+    options = dict((body._head.stream_options if body._head else None) or {})
+    options.pop("continuous_usage_stats", None)
     return {"stream_options": {**options, "include_usage": True}}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from serving.fleet.records import Tokens
@@ -13,10 +14,15 @@ _MARK = b'"usage":{'
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens and cost as the answer names them. `cost_usd` is None where it names none."""
+    """Tokens and cost as the answer names them. `cost`: USD with the answer's own digits, None where it names none."""
 
     tokens: Tokens
-    cost_usd: float | None
+    cost: Decimal | None
+
+    @property
+    def cost_usd(self) -> float | None:
+        """The cost, for histograms; never for adding up."""
+        return None if self.cost is None else float(self.cost)
 
 
 def find(body: bytes) -> Usage | None:
@@ -40,7 +46,7 @@ def find(body: bytes) -> Usage | None:
         cached = _count(found.get("prompt_tokens_details") or {}, "cached_tokens")
         tokens = Tokens(_count(found, "prompt_tokens"), cached, _count(found, "completion_tokens"))
     cost = found.get("cost")
-    return Usage(tokens, float(cost) if isinstance(cost, int | float) else None)
+    return Usage(tokens, Decimal(cost) if isinstance(cost, int | Decimal) else None)
 
 
 def _count(usage: dict[str, Any], key: str) -> int:
@@ -48,4 +54,4 @@ def _count(usage: dict[str, Any], key: str) -> int:
     return value if isinstance(value, int) and value >= 0 else 0
 
 
-_DECODER = json.JSONDecoder()
+_DECODER = json.JSONDecoder(parse_float=Decimal)

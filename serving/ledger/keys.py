@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import asdict
+
+from sqlalchemy import insert, select, update
 
 from serving.errors import ConfigError
 from serving.fleet.tenants import SHOWN, ApiKey, compose_key, digest
+from serving.ledger import schema
 from serving.ledger.store import Ledger
 
-_COLUMNS = "key_id, tenant, name, prefix, digest, created_at, revoked_at"
+_KEYS = schema.keys
 
 
 def create(ledger: Ledger, tenant: str, name: str, pepper: bytes, now: float) -> tuple[str, ApiKey]:
@@ -16,15 +20,14 @@ def create(ledger: Ledger, tenant: str, name: str, pepper: bytes, now: float) ->
     text = compose_key(secrets.token_bytes(24))
     key = ApiKey(f"key_{secrets.token_hex(6)}", tenant, name, text[:SHOWN], digest(text, pepper), now)
     with ledger.transaction() as db:
-        db.execute(f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                   (key.key_id, tenant, name, key.prefix, key.digest, now, None))
+        db.execute(insert(_KEYS), asdict(key))
     return text, key
 
 
 def all_keys(ledger: Ledger) -> list[ApiKey]:
     """Every key, oldest first."""
     with ledger.snapshot() as db:
-        return [ApiKey(*row) for row in db.execute(f"SELECT {_COLUMNS} FROM keys ORDER BY created_at, key_id")]
+        return [ApiKey(*row) for row in db.execute(select(_KEYS).order_by(_KEYS.c.created_at, _KEYS.c.key_id))]
 
 
 def revoke(ledger: Ledger, which: str, now: float) -> ApiKey:
@@ -35,5 +38,5 @@ def revoke(ledger: Ledger, which: str, now: float) -> ApiKey:
         what = "no usable key matches" if not usable else f"{len(usable)} keys match"
         raise ConfigError(f"{what} {which!r}; `flotilla keys list` shows ids")
     with ledger.transaction() as db:
-        db.execute("UPDATE keys SET revoked_at = ? WHERE key_id = ?", (now, usable[0].key_id))
+        db.execute(update(_KEYS).where(_KEYS.c.key_id == usable[0].key_id).values(revoked_at=now))
     return usable[0]

@@ -1,36 +1,100 @@
-"""The ledger's tables, as SQL. One statement each; `VERSION` rises with every change."""
+"""The ledger's tables as they are now. How an older ledger becomes this one stands in `migrations`.
 
-VERSION = 1
-
-TABLES = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS keys (
-    key_id TEXT PRIMARY KEY, tenant TEXT NOT NULL, name TEXT NOT NULL, prefix TEXT NOT NULL,
-    digest TEXT NOT NULL UNIQUE, created_at REAL NOT NULL, revoked_at REAL
-);
-CREATE TABLE IF NOT EXISTS requests (
-    request_id TEXT PRIMARY KEY, caller_id TEXT NOT NULL, tenant TEXT NOT NULL, key_id TEXT NOT NULL,
-    model TEXT NOT NULL, endpoint TEXT NOT NULL, code INTEGER NOT NULL,
-    outcome TEXT NOT NULL, started_at REAL NOT NULL, duration_s REAL NOT NULL,
-    stream INTEGER NOT NULL, ttft_s REAL, prompt_tokens INTEGER, cached_tokens INTEGER, completion_tokens INTEGER
-);
-CREATE INDEX IF NOT EXISTS requests_by_time ON requests (started_at);
-CREATE TABLE IF NOT EXISTS replicas (
-    replica_id TEXT PRIMARY KEY, model TEXT NOT NULL, accelerator TEXT NOT NULL, endpoint TEXT NOT NULL,
-    price_nanousd_per_hour INTEGER NOT NULL, started_at REAL NOT NULL, seen_at REAL NOT NULL, ready INTEGER NOT NULL,
-    ended INTEGER NOT NULL, elapsed_ns INTEGER NOT NULL, cold_ns INTEGER NOT NULL, idle_ns INTEGER NOT NULL,
-    busy_ns INTEGER NOT NULL, cold_nanousd INTEGER NOT NULL, idle_nanousd INTEGER NOT NULL,
-    folded_steps INTEGER NOT NULL, method TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS charges (
-    replica_id TEXT NOT NULL, request_id TEXT NOT NULL, tenant TEXT NOT NULL, outcome TEXT NOT NULL,
-    nanousd INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
-    completion_tokens INTEGER NOT NULL, updated_at REAL NOT NULL, PRIMARY KEY (request_id, replica_id)
-);
-CREATE INDEX IF NOT EXISTS charges_by_replica ON charges (replica_id);
-CREATE TABLE IF NOT EXISTS totals (
-    replica_id TEXT NOT NULL, tenant TEXT NOT NULL, bucket TEXT NOT NULL, nanousd INTEGER NOT NULL,
-    requests INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
-    completion_tokens INTEGER NOT NULL, PRIMARY KEY (replica_id, tenant, bucket)
-);
+Nanoseconds, nano-USD and counts are 64-bit integers, moments are Unix seconds. `number`, where a row has it, is the
+reading that the row came from: a row is only replaced by one of a later reading. `compared` is a JSON object
+(comparator: nano-USD), `fit` the object of a `StepFit`, `segments` an array of arrays in the order of `Segment`'s
+fields.
 """
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+HEAD = "0002"  # the migration that makes these tables; a test holds it against `migrations/versions`
+
+metadata = MetaData(naming_convention={"pk": "pk_%(table_name)s", "uq": "uq_%(table_name)s_%(column_0_name)s"})
+
+
+def _text(name: str) -> Column:
+    return Column(name, Text, nullable=False)
+
+
+def _whole(name: str, nullable: bool = False) -> Column:
+    return Column(name, BigInteger, nullable=nullable)
+
+
+def _moment(name: str, nullable: bool = False) -> Column:
+    return Column(name, Double, nullable=nullable)
+
+
+meta = Table("meta", metadata, _text("key"), _text("value"), PrimaryKeyConstraint("key"))
+
+keys = Table(
+    "keys", metadata,
+    _text("key_id"), _text("tenant"), _text("name"), _text("prefix"), _text("digest"), _moment("created_at"),
+    _moment("revoked_at", nullable=True), PrimaryKeyConstraint("key_id"), UniqueConstraint("digest"),
+)
+
+requests = Table(
+    "requests", metadata,
+    _text("request_id"), _text("caller_id"), _text("tenant"), _text("key_id"), _text("model"), _text("endpoint"),
+    Column("code", Integer, nullable=False), _text("outcome"), _moment("started_at"), _moment("duration_s"),
+    Column("stream", Boolean, nullable=False), _moment("ttft_s", nullable=True), _whole("prompt_tokens", nullable=True),
+    _whole("cached_tokens", nullable=True), _whole("completion_tokens", nullable=True),
+    PrimaryKeyConstraint("request_id"),
+)
+Index("requests_by_time", requests.c.started_at, requests.c.request_id)
+Index("requests_by_caller", requests.c.caller_id, sqlite_where=text("caller_id <> ''"),
+      postgresql_where=text("caller_id <> ''"))
+
+sources = Table(
+    "sources", metadata,
+    _text("source_id"), _whole("number"), _text("role"), _text("model"), _text("variant"), _text("endpoint"),
+    _whole("price_nanousd_per_hour"), _moment("started_at"), _moment("seen_at"),
+    Column("ready", Boolean, nullable=False), Column("ended", Boolean, nullable=False),
+    _whole("elapsed_ns"), _whole("cold_ns"), _whole("idle_ns"), _whole("busy_ns"), _whole("cold_nanousd"),
+    _whole("idle_nanousd"), _whole("overhead_nanousd"), _whole("folded_steps"), _text("method"), _text("idle_tenant"),
+    Column("fit", Text), _whole("unmetered"), PrimaryKeyConstraint("source_id"),
+)
+
+intervals = Table(
+    "intervals", metadata,
+    _text("source_id"), _moment("starts_at"), _whole("number"), _whole("price_nanousd_per_hour"), _whole("elapsed_ns"),
+    _whole("cold_ns"), _whole("idle_ns"), _whole("busy_ns"), _whole("cold_nanousd"), _whole("idle_nanousd"),
+    _whole("busy_nanousd"), _whole("overhead_nanousd"), PrimaryKeyConstraint("source_id", "starts_at"),
+)
+Index("intervals_by_time", intervals.c.starts_at)
+
+charges = Table(
+    "charges", metadata,
+    _text("request_id"), _text("source_id"), _whole("number"), _text("tenant"), _text("outcome"),
+    _whole("direct"), _whole("waste"), _whole("idle"), _whole("cold_start"),
+    _whole("prompt_tokens"), _whole("cached_tokens"), _whole("completion_tokens"), _text("method"),
+    _moment("updated_at"), _whole("preemptions"), _whole("recomputed"), _whole("rejected"),
+    _text("compared"), _text("segments"), PrimaryKeyConstraint("request_id", "source_id"),
+)
+Index("charges_by_source", charges.c.source_id)
+Index("charges_by_time", charges.c.updated_at)
+RUNNING = text("charges.outcome = 'running'")  # word for word as in the index, else SQLite does not use it
+Index("charges_under_way", charges.c.source_id, sqlite_where=text("outcome = 'running'"),
+      postgresql_where=text("outcome = 'running'"))
+
+totals = Table(
+    "totals", metadata,
+    _text("source_id"), _text("tenant"), _whole("number"), _whole("direct"), _whole("waste"), _whole("idle"),
+    _whole("cold_start"), _whole("requests"), _whole("unfinished"), _whole("prompt_tokens"), _whole("cached_tokens"),
+    _whole("completion_tokens"), _text("compared"), PrimaryKeyConstraint("source_id", "tenant"),
+)

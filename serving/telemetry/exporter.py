@@ -1,8 +1,8 @@
 """The one place that Prometheus scrapes for the fleet's own metrics, and where it learns of the replicas.
 
 `/metrics`: the gateways' files added up, and the ledger's truth. `/targets`: the replicas' addresses in Prometheus'
-HTTP service discovery form, for vLLM's own metrics. A scrape that cannot read the ledger says so with a 503 rather
-than answering with half the truth.
+HTTP service discovery form, for vLLM's own metrics. While the ledger is away, `flotilla_ledger_up` is 0 and what comes
+from it is left out: a gap, not a zero. Any other failure is a 503 rather than half the truth.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from serving.errors import LedgerError
 from serving.telemetry.metrics import BY_NAME
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,9 @@ class Sample:
     value: float
 
 
+Read = Callable[[], Iterable[Sample]]
+
+
 @dataclass(frozen=True)
 class Target:
     """A replica whose own metrics may be scraped."""
@@ -46,19 +50,24 @@ class Target:
 
 
 class SampleCollector:
-    """Turns samples into metric families of the table."""
+    """Turns samples into metric families of the table. `read`: the ledger's; `local`: what needs no ledger."""
 
-    def __init__(self, read: Callable[[], Iterable[Sample]]) -> None:
-        self._read = read
+    def __init__(self, read: Read, local: Read = tuple) -> None:
+        self._read, self._local = read, local
 
     def collect(self) -> Iterator[Metric]:
-        """One family per name, all of them even when empty."""
+        """One family per name, all of them even when empty; none of the ledger's while it is away."""
+        try:
+            samples, up = list(self._read()), True
+        except LedgerError as error:
+            log.warning("the ledger cannot be read: %s", error)
+            samples, up = [], False
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
         for metric in BY_NAME.values():
-            if metric.source == "ledger":
+            if metric.source == "exporter" or (metric.source == "ledger" and up):
                 family = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
                 families[metric.name] = family(metric.name, metric.help, labels=metric.labels)
-        for sample in self._read():
+        for sample in (*samples, *self._local(), Sample("flotilla_ledger_up", (), up)):
             families[sample.name].add_metric(sample.labels, sample.value)
         yield from families.values()
 
@@ -74,12 +83,15 @@ def forget_dead(multiprocess_dir: str) -> None:
             mark_process_dead(int(found[1]), multiprocess_dir)
 
 
-def serve(host: str, port: int, multiprocess_dir: str, read: Callable[[], Iterable[Sample]],
-          targets: Callable[[], Iterable[Target]]) -> ThreadingHTTPServer:
-    """A server, bound and ready for `serve_forever`. Raises: OSError when the port is taken."""
+def serve(host: str, port: int, multiprocess_dir: str, read: Read, targets: Callable[[], Iterable[Target]],
+          local: Read = tuple) -> ThreadingHTTPServer:
+    """A server, bound and ready for `serve_forever`. Raises: OSError when the port is taken.
+
+    `read`: samples of the ledger, which may raise LedgerError; `local`: samples that are there without it.
+    """
     registry = CollectorRegistry()
     MultiProcessCollector(registry, path=multiprocess_dir)
-    registry.register(SampleCollector(read))
+    registry.register(SampleCollector(read, local))
 
     class Handler(BaseHTTPRequestHandler):
         """Answers /metrics and /targets."""

@@ -2,7 +2,8 @@
 
 `source` says who knows the truth: gateways count what they answered (prometheus_client's multiprocess files, added up
 over all gateway processes); costs, tokens and replica time come from the ledger, so that they equal the bill, include
-requests whose caller has gone, and survive restarts.
+requests whose caller has gone, and survive restarts; what the exporter sees of its machine itself is there while the
+ledger is away, too.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Metric:
     kind: Literal["counter", "gauge", "histogram"]
     labels: tuple[str, ...]
     help: str
-    source: Literal["gateway", "ledger"]
+    source: Literal["gateway", "ledger", "exporter"]
     buckets: tuple[float, ...] = ()
 
 
@@ -45,16 +46,46 @@ METRICS = (
     Metric("flotilla_fallbacks_total", "counter", ("model", "to"),
            "Requests that went to a fallback because their model was down, full or at zero.", "gateway"),
     Metric("flotilla_request_cost_usd", "histogram", ("model", "tenant"),
-           "Direct cost of one answered request, as its usage.cost says.", "gateway", COST_BUCKETS),
+           "Cost of one answered request, fully loaded, as its usage.cost says.", "gateway", COST_BUCKETS),
     Metric("flotilla_tokens_total", "counter", ("model", "tenant", "kind"),
            "Tokens of ended requests, as the engine counts: prompt, cached (part of prompt), completion.", "ledger"),
     Metric("flotilla_cost_usd_total", "counter", ("model", "tenant", "bucket"),
-           "Where the replicas' price went. direct and waste have a tenant; idle and cold_start have none.", "ledger"),
+           "Where the bill went. direct and waste, of ended requests, have their tenant; idle and cold_start have the "
+           "one that owns them by the fleet file, or none; overhead (gateways, head node, storage) has no model.",
+           "ledger"),
+    Metric("flotilla_allocated_cost_usd_total", "counter", ("model", "tenant", "bucket"),
+           "Idle time and cold starts that ended requests were charged with: part of those buckets of "
+           "flotilla_cost_usd_total, and with direct and waste the fully loaded cost.", "ledger"),
+    Metric("flotilla_counterfactual_usd_total", "counter", ("model", "tenant", "comparator"),
+           "What the tokens of ended requests would have cost at this API.", "ledger"),
+    Metric("flotilla_attribution_residual_nanousd", "gauge", (),
+           "How far the books are from the bill, by `flotilla cost reconcile`: 0, or something is wrong.", "ledger"),
+    Metric("flotilla_step_model_fitted", "gauge", ("model", "variant"),
+           "Whether all running replicas share steps by a model fitted to them (1), or one still by the prior (0).",
+           "ledger"),
+    Metric("flotilla_step_model_error_ratio", "gauge", ("model", "variant"),
+           "Mean absolute error of the step time predicted over the mean step time, of the worst running replica. "
+           "None while there is no fit.", "ledger"),
+    Metric("flotilla_busy_ratio", "gauge", ("model",),
+           "Part of the time of ready replicas in which their engine worked, over the last 5 minutes; until that long "
+           "has been seen, since what was seen first.", "ledger"),
+    Metric("flotilla_utilisation_ratio", "gauge", ("model",),
+           "Requests that a replica answers over those that it could when full, by `flotilla cost breakeven`. None "
+           "while there is no fit.", "ledger"),
+    Metric("flotilla_breakeven_utilisation_ratio", "gauge", ("model", "comparator"),
+           "The utilisation at which a request costs what it costs at this API; above 1 it never does.", "ledger"),
     Metric("flotilla_replica_seconds_total", "counter", ("model", "state"),
            "Replica time: cold_start, idle, busy.", "ledger"),
     Metric("flotilla_replicas", "gauge", ("model",), "Replicas that take requests now.", "ledger"),
     Metric("flotilla_ledger_folded_steps_total", "counter", ("model",),
            "Engine steps that were booked together because the books were busy.", "ledger"),
+    Metric("flotilla_ledger_unmetered_requests_total", "counter", ("role",),
+           "Requests of which a gateway could keep no row, or a replica no charge, because the ledger was away and the "
+           "spool full.", "ledger"),
+    Metric("flotilla_ledger_spool_bytes", "gauge", ("process",),
+           "Rows on this machine's disk that wait for the ledger, by the kind of process that wrote them.", "exporter"),
+    Metric("flotilla_ledger_up", "gauge", (),
+           "Whether the ledger can be read (1). While it cannot (0), all that comes from it is left out.", "exporter"),
 )
 BY_NAME = {m.name: m for m in METRICS}
 _KINDS = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from serving.cli.fleet import check, models, spread
+from serving.cli.load import context
+from serving.fleet.accelerator_book import COLUMNS
+from serving.fleet.catalogue import load
 
 ROOT = Path(__file__).resolve().parents[2]
 LAPTOP = ROOT / "deployments" / "fleets" / "laptop.yaml"
@@ -20,7 +23,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "fleet.yaml"
     path.write_text(f"""\
 name: two
-prices: {ROOT / "deployments" / "prices" / "api_prices.json"}
+prices: {ROOT / "deployments" / "prices" / "api.json"}
 accelerators: {{core: {{kind: cpu, memory_gib: 2, price_usd_per_hour: 0.5}}}}
 models:
   qwen:
@@ -42,12 +45,69 @@ tenants: {{demo: {{models: [chat]}}}}
 
 def test_check_counts_what_there_is(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check(file)
-    assert "fleet two, 2 models, 1 adapter, 2 routes, $0.500 per hour at minimum" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "fleet two, 2 models, 1 adapter, 2 routes, $0.500 per hour at minimum" in out
     check(file, json=True)
-    assert json.loads(capsys.readouterr().out) == {
+    told = json.loads(capsys.readouterr().out)
+    (book, version), = told.pop("price_books").items()
+    assert book.endswith("api.json") and version.startswith("2026-11-23-") and f"{book}: {version}" in out
+    assert [line in out for line in told["warnings"]] == [True, True]
+    told["warnings"] = [line.split(";")[0] for line in told["warnings"]]
+    missing = "no comparator that is same_model_hosted, cheapest_proprietary, frontier"
+    assert told == {
         "ok": True, "fleet": "two", "models": ["qwen", "llama"], "routes": ["chat", "solo"],
-        "adapters": ["qwen:pirate"],
+        "adapters": ["qwen:pirate"], "usd_per_hour_at_minimum": [0.5, 0.5], "price_changes": [],
+        "warnings": [f"models.qwen: {missing}", f"models.llama: {missing}"],
     }
+
+
+def test_check_counts_what_the_fleet_costs_beside_its_replicas(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overhead = "{gateway_usd_per_hour: 0.01, head_usd_per_hour: 0.2, storage_usd_per_hour: 0.03}"
+    file.write_text(f"{file.read_text()}costs: {{overhead: {overhead}}}\ngateway: {{replicas: 3}}\n")
+    check(file)
+    assert "$0.760 per hour at minimum" in capsys.readouterr().out
+
+
+@pytest.fixture
+def gpus(file: Path) -> Path:
+    """The same fleet on GPUs whose price changes in a hundred years."""
+    dated = "2026-01-01T00:00:00Z,a list"
+    file.with_name("accelerators.csv").write_text(f"""\
+{",".join(COLUMNS)}
+H100,aws,us-east-1,p5.48xlarge,on_demand,6.88,8,{dated}
+H100,aws,us-east-1,p5.48xlarge,spot,2.12,8,{dated}
+H100,nebius,,,on_demand,2.95,,{dated}
+H100,nebius,,,on_demand,3.1,,2126-01-01T00:00:00Z,announced
+""")
+    file.write_text(file.read_text().replace(
+        "accelerators: {core: {kind: cpu, memory_gib: 2, price_usd_per_hour: 0.5}}",
+        "accelerator_prices: accelerators.csv\naccelerators: "
+        "{core: {kind: gpu, type: H100, memory_gib: 80, price: {provider: nebius}}}"))
+    return file
+
+
+def test_check_tells_a_price_change_before_it_comes(gpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check(gpus)
+    out = capsys.readouterr().out
+    assert "$2.95 per hour at minimum" in out and "price book accelerators.csv: 2126-01-01-" in out
+    assert "models.llama: a replica costs $3.10 per hour from 2126-01-01T00:00:00Z on" in out
+
+
+def test_where_the_node_decides_check_tells_the_range(gpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gpus.write_text(gpus.read_text().replace("{provider: nebius}", "{from_node_labels: true}"))
+    check(gpus)
+    assert "$2.12 to $6.88 (by the nodes' labels) per hour at minimum" in capsys.readouterr().out
+    models(gpus)
+    assert "$2.12–$6.88" in capsys.readouterr().out
+    models(gpus, json=True)
+    told = json.loads(capsys.readouterr().out)["llama"]
+    assert (told["price_usd_per_hour"], told["price_usd_per_hour_range"]) == (None, [2.12, 6.88])
+    assert context(load(gpus), gpus)["models"]["llama"]["price_usd_per_hour"] is None
+
+
+def test_a_role_that_is_there_is_not_missed(capsys: pytest.CaptureFixture[str]) -> None:
+    check(LAPTOP, json=True)
+    assert json.loads(capsys.readouterr().out)["warnings"] == []
 
 
 def test_models_shows_what_leads_where(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,6 +134,7 @@ def test_a_fleet_without_them_shows_none_of_it(
     models(LAPTOP)
     out = capsys.readouterr().out
     assert "3 models, $" in out and "spread over" not in out
+    assert "price book 2026-11-23-" in out and "×1" in out
 
 
 @pytest.mark.parametrize(("variants", "text"), [

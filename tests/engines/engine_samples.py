@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from typing import Any
 
 from serving.engines.books import Books, ReplicaFacts
 from serving.engines.steps import Ended, Step
-from serving.fleet.records import ChargeRecord, MeterReading
+from serving.fleet.money import NS_PER_HOUR, PriceLine
+from serving.fleet.records import ChargeRecord, IntervalRecord, MeterReading
 
 PRICE = 3_600 * 10**9  # a nano-dollar for each nanosecond
 ONE = "flo-" + "1" * 32
@@ -26,16 +27,14 @@ def over(
     return Ended(name, outcome, prompt, cached, completion)
 
 
-@dataclass
 class Replica:
     """Books and what they wrote. The clock of `step` goes on from step to step."""
 
-    now_ns: int = field(default_factory=time.monotonic_ns)
-    written: list[MeterReading] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        facts = ReplicaFacts("replica-1", "qwen", "core", PRICE)
-        self.books = Books(facts, self.now_ns, 1.0, self.written.append)
+    def __init__(self, **facts: Any) -> None:
+        """`facts`: what its books are to know beside its price."""
+        self.now_ns, self.written = time.monotonic_ns(), []
+        known = ReplicaFacts("replica-1", "qwen", "core", PriceLine.fixed(PRICE), **facts)
+        self.books = Books(known, self.now_ns, 1.0, self.written.append)
 
     def ready(self) -> Replica:
         self.books.ready("127.0.0.1:1")
@@ -46,26 +45,28 @@ class Replica:
         """One step that reads eight tokens for each of the engine requests in `names`."""
         start = max(self.now_ns, self.books._meter.seen_ns)  # a reading may have booked idle time up to now
         self.now_ns = start + lasts_ns
-        self.books.take(Step(start, self.now_ns, [(name, 8, 0) for name in names], list(ended)))
+        self.books.take(Step(start, self.now_ns, [(name, 8, 0, 0) for name in names], list(ended)))
 
 
 class Ledger:
     """What a ledger keeps of readings: the newest of each row."""
 
     def __init__(self) -> None:
-        self.replica = None
+        self.source = None
         self.charges: dict[str, ChargeRecord] = {}
-        self.totals: dict[tuple[str, str], object] = {}
+        self.totals: dict[str, object] = {}
+        self.intervals: dict[float, IntervalRecord] = {}
 
     def write(self, reading: MeterReading) -> None:
-        self.replica = reading.replica
+        self.source = reading.source
         self.charges |= {c.request_id: c for c in reading.charges}
-        self.totals |= {(t.tenant, t.bucket): t for t in reading.totals}
+        self.totals |= {t.tenant: t for t in reading.totals}
+        self.intervals |= {i.starts_at: i for i in reading.intervals}
 
     @property
     def residual(self) -> int:
-        from serving.fleet.money import bill
-
-        replica = self.replica
-        booked = replica.idle_nanousd + replica.cold_nanousd + sum(c.nanousd for c in self.charges.values())
-        return bill(replica.price_nanousd_per_hour, replica.elapsed_ns) - booked
+        rows = self.intervals.values()
+        bill = sum(row.price_nanousd_per_hour * row.elapsed_ns for row in rows) // NS_PER_HOUR
+        booked = sum(row.idle_nanousd + row.cold_nanousd for row in rows)
+        assert sum(row.elapsed_ns for row in rows) == self.source.elapsed_ns
+        return bill - booked - sum(c.amounts.work for c in self.charges.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from decimal import Decimal
 
 import pytest
 from engine_samples import ONE, TWO, Ledger, Replica, engine_id, over
@@ -12,7 +13,11 @@ from hypothesis import strategies as st
 
 from serving.engines import books as module
 from serving.engines.books import UNKNOWN_TENANT
-from serving.fleet.records import Tokens
+from serving.engines.steps import RECOMPUTE, Ended, Step, flags
+from serving.errors import SpoolFull
+from serving.fleet.loading import LoadingPolicy
+from serving.fleet.prices import ApiPrice, Comparison
+from serving.fleet.records import Amounts, Tokens
 
 
 @pytest.fixture
@@ -28,13 +33,13 @@ async def test_a_request_pays_for_its_steps(replica: Replica) -> None:
     replica.books.leave(ONE)
     reading = replica.books.reading()
     (charge,), (total,) = reading.charges, reading.totals
-    assert (charge.tenant, charge.outcome, charge.nanousd, charge.tokens) == (
+    assert (charge.tenant, charge.outcome, charge.amounts.work, charge.tokens) == (
         "demo",
         "finished",
         1_000,
         Tokens(8, 4, 2),
     )
-    assert (total.tenant, total.bucket, total.nanousd, total.requests) == ("demo", "direct", 1_000, 1)
+    assert (total.tenant, total.amounts, total.requests) == ("demo", Amounts(1_000), 1)
     assert total.tokens == Tokens(8, 4, 2)
 
 
@@ -66,8 +71,8 @@ async def test_warm_up_is_cold_start_and_is_not_waited_for() -> None:
     replica.books.leave("warm-up")
     reading = replica.ready().books.reading()
     assert reading.charges == ()
-    assert reading.replica.cold_nanousd >= 1_000
-    assert reading.replica.ready
+    assert reading.source.cold_nanousd >= 1_000
+    assert reading.source.ready
 
 
 async def test_n_answers_are_one_request(replica: Replica) -> None:
@@ -81,7 +86,7 @@ async def test_n_answers_are_one_request(replica: Replica) -> None:
     replica.step([second], [over(second)])
     assert await waiting == 3_000
     (charge,) = replica.books.reading().charges
-    assert (charge.nanousd, charge.tokens, charge.outcome) == (3_000, Tokens(16, 0, 4), "finished")
+    assert (charge.amounts.work, charge.tokens, charge.outcome) == (3_000, Tokens(16, 0, 4), "finished")
 
 
 async def test_a_second_answer_that_begins_after_the_first_ended_is_waited_for(replica: Replica) -> None:
@@ -108,7 +113,7 @@ async def test_a_request_whose_next_part_waits_long_is_not_forgotten(
     replica.step([second], [over(second)])
     ledger.write(replica.books.reading())
     assert ledger.charges[ONE].tenant == "demo"
-    assert ledger.charges[ONE].nanousd == 2_000
+    assert ledger.charges[ONE].amounts.work == 2_000
     assert ledger.residual == 0
 
 
@@ -120,7 +125,8 @@ async def test_work_that_no_one_received_is_waste(replica: Replica, outcome: str
     replica.step([engine_id(ONE)], [over(engine_id(ONE), outcome)])
     replica.books.leave(ONE)
     (total,) = replica.books.reading().totals
-    assert (total.bucket, total.nanousd, total.requests) == (bucket, 1_000, 1)
+    assert (getattr(total.amounts, bucket), total.amounts.work, total.requests) == (1_000, 1_000, 1)
+    assert total.unfinished == (bucket == "waste")
 
 
 async def test_a_step_that_was_under_way_at_the_end_adds_only_what_is_new(replica: Replica) -> None:
@@ -131,9 +137,9 @@ async def test_a_step_that_was_under_way_at_the_end_adds_only_what_is_new(replic
     ledger.write(replica.books.reading())
     replica.step([name])
     ledger.write(replica.books.reading())
-    total = ledger.totals["demo", "direct"]
-    assert (total.nanousd, total.requests, total.tokens) == (2_000, 1, Tokens(8, 0, 2))
-    assert (ledger.charges[ONE].nanousd, ledger.charges[ONE].outcome) == (2_000, "finished")
+    total = ledger.totals["demo"]
+    assert (total.amounts.direct, total.requests, total.tokens) == (2_000, 1, Tokens(8, 0, 2))
+    assert (ledger.charges[ONE].amounts.work, ledger.charges[ONE].outcome) == (2_000, "finished")
     assert await asyncio.wait_for(replica.books.settled(ONE, timeout_s=60), 1) == 2_000
     assert ledger.residual == 0
 
@@ -149,7 +155,7 @@ async def test_ended_requests_are_forgotten_and_their_cost_is_not(
         replica.books.leave(name)
         await replica.books.write()
     assert (replica.books._open, replica.books._meter.charges) == ({}, {})
-    assert replica.written[-1].totals[0].nanousd == 4_000
+    assert replica.written[-1].totals[0].amounts.work == 4_000
     assert replica.written[-1].totals[0].requests == 2
 
 
@@ -171,7 +177,7 @@ async def test_what_changes_while_a_reading_is_written_is_not_forgotten(
     replica.books.leave(ONE)
     await replica.books.write()
     await replica.books.write()
-    assert (ledger.charges[ONE].tenant, ledger.charges[ONE].nanousd) == ("demo", 2_000)
+    assert (ledger.charges[ONE].tenant, ledger.charges[ONE].amounts.work) == ("demo", 2_000)
     assert ledger.residual == 0
 
 
@@ -190,7 +196,7 @@ async def test_a_request_that_never_reached_the_engine_is_forgotten(
 async def test_work_that_came_past_the_gateway_is_no_tenants(replica: Replica) -> None:
     replica.step(["stray"], [over("stray")])
     (charge,) = replica.books.reading().charges
-    assert (charge.request_id, charge.tenant, charge.nanousd) == ("stray", UNKNOWN_TENANT, 1_000)
+    assert (charge.request_id, charge.tenant, charge.amounts.work) == ("stray", UNKNOWN_TENANT, 1_000)
 
 
 async def test_a_reading_has_what_changed_since_the_last(replica: Replica) -> None:
@@ -209,7 +215,7 @@ async def test_what_could_not_be_written_is_in_the_next_reading(replica: Replica
     lost = replica.books.reading()
     replica.books.unread(lost)
     again = replica.books.reading()
-    assert [c.nanousd for c in again.charges] == [c.nanousd for c in lost.charges] == [1_000]
+    assert [c.amounts.work for c in again.charges] == [c.amounts.work for c in lost.charges] == [1_000]
     assert again.totals == lost.totals
 
 
@@ -230,7 +236,7 @@ async def test_a_failing_ledger_loses_nothing(replica: Replica, monkeypatch: pyt
         await replica.books.write()
     down = False
     await replica.books.write()
-    assert {name: c.nanousd for name, c in ledger.charges.items()} == {ONE: 1_000, TWO: 1_000}
+    assert {name: c.amounts.work for name, c in ledger.charges.items()} == {ONE: 1_000, TWO: 1_000}
     assert ledger.residual == 0
 
 
@@ -242,7 +248,7 @@ async def test_readings_are_written_one_after_the_other(replica: Replica) -> Non
         if not first.is_set():
             first.set()
             go.wait(5)
-        order.append(reading.replica.ended)
+        order.append(reading.source.ended)
 
     replica.books._write = write
     older = asyncio.ensure_future(replica.books.write())
@@ -257,7 +263,7 @@ async def test_readings_are_written_one_after_the_other(replica: Replica) -> Non
 async def test_the_last_reading_bills_until_the_end(replica: Replica) -> None:
     replica.books.admit(ONE, "demo")  # its caller hangs on
     await replica.books.close()
-    replica_row = replica.written[-1].replica
+    replica_row = replica.written[-1].source
     assert replica_row.ended
     assert replica.books._meter.seen_ns >= replica.now_ns
     assert replica_row.elapsed_ns == replica_row.cold_ns + replica_row.idle_ns + replica_row.busy_ns
@@ -265,10 +271,10 @@ async def test_the_last_reading_bills_until_the_end(replica: Replica) -> None:
 
 async def test_idle_time_is_booked_only_when_no_request_is_here(replica: Replica) -> None:
     replica.books.admit(ONE, "demo")
-    before = replica.books.reading().replica.elapsed_ns
-    assert replica.books.reading().replica.elapsed_ns == before
+    before = replica.books.reading().source.elapsed_ns
+    assert replica.books.reading().source.elapsed_ns == before
     replica.books.leave(ONE)
-    assert replica.books.reading().replica.elapsed_ns > before
+    assert replica.books.reading().source.elapsed_ns > before
 
 
 async def test_the_cost_of_a_stored_answer_outlives_its_request(
@@ -342,9 +348,127 @@ def test_whatever_happens_the_ledger_adds_up_and_totals_only_grow(actions) -> No
             else:
                 replica.books.unread(reading)
         for key, total in ledger.totals.items():
-            assert total.nanousd >= grown.get(key, 0)
-            grown[key] = total.nanousd
+            for bucket in ("direct", "waste", "idle", "cold_start"):
+                assert getattr(total.amounts, bucket) >= grown.get((key, bucket), 0)
+                grown[key, bucket] = getattr(total.amounts, bucket)
     ledger.write(replica.books.reading())
     assert ledger.residual == 0
-    ended = {n: c.nanousd for n, c in ledger.charges.items() if c.outcome != "running"}
-    assert sum(t.nanousd for t in ledger.totals.values()) == sum(ended.values())
+    ended = {n: c.amounts.work for n, c in ledger.charges.items() if c.outcome != "running"}
+    assert sum(t.amounts.work for t in ledger.totals.values()) == sum(ended.values())
+
+
+async def test_the_answer_says_all_that_the_request_is_charged_with() -> None:
+    replica = Replica(loading=LoadingPolicy(max_loading=2.0)).ready()
+    replica.books.admit(ONE, "demo")
+    replica.step([engine_id(ONE)], [over(engine_id(ONE))])
+    told = await replica.books.settled(ONE)
+    (charge,) = replica.books.reading().charges
+    assert charge.amounts.work == 1_000
+    assert charge.amounts.idle + charge.amounts.cold_start == 2_000, "its replica took long to start: as much as may be"
+    assert told == charge.amounts.loaded == 3_000
+
+
+async def test_rows_say_what_the_same_tokens_cost_elsewhere() -> None:
+    price = ApiPrice("api", Decimal("2e-6"), Decimal("8e-6"), Decimal("1e-6"))
+    replica = Replica(compared=(Comparison("api", "frontier", price),)).ready()
+    for name in (ONE, TWO):
+        replica.books.admit(name, "demo")
+        replica.step([engine_id(name)], [over(engine_id(name), prompt=10, cached=4, completion=2)])
+    reading = replica.books.reading()
+    assert [c.compared for c in reading.charges] == [{"api": 12_000 + 4_000 + 16_000}] * 2
+    assert reading.totals[0].compared == {"api": 64_000}
+
+
+async def test_waste_within_a_request_that_was_answered(replica: Replica) -> None:
+    replica.books.admit(ONE, "demo")
+    start = replica.now_ns
+    marks = flags(RECOMPUTE, 8)
+    replica.books.take(Step(start, start + 1_000, [(engine_id(ONE), 8, 0, marks)],
+                            [replace_preemptions(over(engine_id(ONE)), 1)]))
+    (charge,) = replica.books.reading().charges
+    assert charge.amounts == Amounts(0, 1_000)
+    assert (charge.recomputed, charge.preemptions, charge.segments[0].phase) == (8, 1, "recompute")
+
+
+def replace_preemptions(ended: Ended, count: int) -> Ended:
+    return Ended(ended.engine_id, ended.outcome, ended.prompt_tokens, ended.cached_tokens, ended.completion_tokens,
+                 count)
+
+
+async def test_readings_are_numbered_and_intervals_are_told_again_when_lost(replica: Replica) -> None:
+    lost = replica.books.reading()
+    replica.books._meter.account.reprice(2e9, 5)  # the next interval begins now, at another price
+    replica.books.unread(lost)
+    again = replica.books.reading()
+    assert again.number == lost.number + 1
+    assert {i.starts_at for i in lost.intervals} <= {i.starts_at for i in again.intervals}
+
+
+async def test_when_nothing_can_be_kept_a_replica_refuses_until_it_can(replica: Replica) -> None:
+    ledger, full = Ledger(), True
+
+    def write(reading) -> None:
+        if full:
+            raise SpoolFull("full")
+        ledger.write(reading)
+
+    replica.books._write = write
+    replica.books.admit(ONE, "demo")
+    replica.step([engine_id(ONE)], [over(engine_id(ONE))])
+    replica.books.leave(ONE)
+    await replica.books.write()
+    assert not replica.books.accepting
+    full = False
+    await replica.books.write()
+    assert replica.books.accepting
+    assert ledger.charges[ONE].amounts.work == 1_000 and ledger.residual == 0
+
+
+async def test_or_it_serves_on_unmetered_and_still_adds_up() -> None:
+    replica, ledger, full = Replica(refuses=False).ready(), Ledger(), False
+
+    def write(reading) -> None:
+        if full:
+            raise SpoolFull("full")
+        ledger.write(reading)
+
+    replica.books._write = write
+    replica.books.admit(ONE, "demo")
+    replica.step([engine_id(ONE)])
+    await replica.books.write()  # a row of it is there: it stays one
+    full = True
+    for n in range(100):
+        name = f"flo-{n:032x}"
+        replica.books.admit(name, "demo")
+        replica.step([engine_id(name), engine_id(ONE)], [over(engine_id(name))])
+        replica.books.leave(name)
+        await replica.books.write()
+    assert len(replica.books._open) <= 2, "memory stays flat"
+    full = False
+    replica.step([], [over(engine_id(ONE))])
+    replica.books.leave(ONE)
+    await replica.books.write()
+    assert replica.books.accepting
+    assert ledger.source.unmetered == 100
+    assert set(ledger.charges) == {ONE, "unmetered:replica-1:demo"}
+    assert ledger.charges["unmetered:replica-1:demo"].tokens == Tokens(800, 0, 200)
+    assert ledger.totals["demo"].requests == 101
+    assert ledger.residual == 0
+
+
+async def test_an_engine_that_tells_no_steps_is_billed_by_who_was_there() -> None:
+    replica = Replica(windowed=True).ready()
+    books, ledger = replica.books, Ledger()
+    books.admit(ONE, "demo")
+    books.admit(TWO, "other")
+    told = await books.settled(ONE)
+    books.leave(ONE, "finished", Tokens(5, 0, 7))
+    books.leave(TWO, "aborted")
+    ledger.write(books.reading())
+    one, two = ledger.charges[ONE], ledger.charges[TWO]
+    assert (one.method, two.method, ledger.source.method) == ("window", "window", "window")
+    assert 0 < told <= one.amounts.direct
+    assert one.tokens == Tokens(5, 0, 7)
+    assert two.amounts.direct == 0 and two.amounts.waste > 0
+    assert ledger.source.fit is None
+    assert ledger.residual == 0

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from serving.engines import names
-from serving.engines.steps import Step, StepReceiver
+from serving.engines.steps import RECOMPUTE, Step, StepReceiver, phase_and_lost
 from serving.fleet.catalogue import Fleet, ReplicaRange
 from serving.fleet.config import parse
 
@@ -328,7 +328,7 @@ def vllm_config(tmp_path_factory: pytest.TempPathFactory) -> Any:
 class Engine:
     """The metered scheduler, and a model that always says 5."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, blocks: int = 64) -> None:
         import torch
         from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
         from vllm.v1.structured_output import StructuredOutputManager
@@ -341,7 +341,7 @@ class Engine:
         self.receiver = StepReceiver(address, self.found.append)
         spec = FullAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=32, dtype=torch.float32)
         kv = KVCacheConfig(
-            num_blocks=64, kv_cache_tensors=[], kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)]
+            num_blocks=blocks, kv_cache_tensors=[], kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)]
         )
         self.scheduler = MeteredScheduler(config, kv, StructuredOutputManager(config), block_size=BLOCK)
 
@@ -415,11 +415,11 @@ async def test_every_token_is_reported_with_its_context(engine: Engine) -> None:
     engine.run()
     steps = await engine.steps()
     assert [s.works for s in steps] == [
-        [("a", 64, 0)],
-        [("a", 64, 64)],
-        [("a", 22, 128)],
-        [("a", 1, 150)],
-        [("a", 1, 151)],
+        [("a", 64, 0, 1)],
+        [("a", 64, 64, 1)],
+        [("a", 22, 128, 1)],
+        [("a", 1, 150, 0)],
+        [("a", 1, 151, 0)],
     ]
     assert all(s.start_ns < s.end_ns for s in steps)
     (ended,) = itertools.chain.from_iterable(s.ended for s in steps)
@@ -434,7 +434,7 @@ async def test_cached_tokens_are_context_and_not_work(engine: Engine) -> None:
         engine.add(name, prompt, 1)
         engine.run()
     steps = await engine.steps()
-    assert [w for s in steps for w in s.works if w[0] == "again"] == [("again", 4, 96)]
+    assert [w for s in steps for w in s.works if w[0] == "again"] == [("again", 4, 96, 1)]
     assert steps[-1].ended[0].cached_tokens == 96
 
 
@@ -444,7 +444,7 @@ async def test_requests_share_steps(engine: Engine) -> None:
     engine.run()
     steps = await engine.steps()
     assert sorted(w[0] for w in steps[0].works) == ["a", "b", "c"]
-    assert sum(n for s in steps for _, n, _ in s.works) == 3 * (16 + 1)
+    assert sum(n for s in steps for _, n, *_ in s.works) == 3 * (16 + 1)
     assert sorted(e.engine_id for s in steps for e in s.ended) == ["a", "b", "c"]
 
 
@@ -457,12 +457,12 @@ async def test_an_abort_is_told_at_once_and_keeps_the_work_under_way(engine: Eng
     engine.scheduler.finish_requests("a", RequestStatus.FINISHED_ABORTED)
     engine.update(under_way)
     first, abort, late = await engine.steps()
-    assert (first.works, first.ended) == ([("a", 40, 0)], [])
+    assert (first.works, first.ended) == ([("a", 40, 0, 1)], [])
     assert (abort.works, [(e.engine_id, e.outcome, e.completion_tokens) for e in abort.ended]) == (
         [],
         [("a", "aborted", 1)],
     )
-    assert (late.works, late.ended) == ([("a", 1, 40)], [])
+    assert (late.works, late.ended) == ([("a", 1, 40, 0)], [])
 
 
 async def test_a_request_that_never_ran_ends_too(engine: Engine) -> None:
@@ -481,3 +481,36 @@ async def test_nothing_is_kept_of_what_is_over(engine: Engine) -> None:
     engine.run()
     assert (engine.scheduler._cached, engine.scheduler._in_flight, engine.scheduler._ended) == ({}, {}, [])
     assert await asyncio.wait_for(engine.steps(), 5)
+
+
+async def test_what_a_preemption_makes_the_engine_compute_again_is_told(vllm_config: Any) -> None:
+    engine = Engine(vllm_config, blocks=7)  # one of them is vLLM's own: too few for two that grow
+    try:
+        for name in "ab":
+            engine.add(name, list(range(60)) if name == "a" else list(range(100, 160)), 40)
+        engine.run()
+        found = await engine.steps()
+    finally:
+        engine.receiver.close()
+        engine.scheduler._steps.close()
+    marked = [(name, n, context, *phase_and_lost(marks)) for s in found for name, n, context, marks in s.works]
+    redone = [work for work in marked if work[3] == RECOMPUTE]
+    assert redone, "nothing was preempted: the test shows nothing"
+    ended = {e.engine_id: e for s in found for e in s.ended}
+    assert sum(e.preemptions for e in ended.values()) >= 1
+    for name, n, context, _, lost in redone:
+        assert 0 < lost <= n
+        before = marked[: marked.index((name, n, context, RECOMPUTE, lost))]
+        assert max(c + k for other, k, c, *_ in before if other == name) >= context + lost, "it was not there before"
+    assert engine.scheduler._redo == {}
+
+
+def test_drafts_that_the_model_did_not_confirm_are_lost() -> None:
+    from serving.engines.scheduler import _rejected
+
+    output = SimpleNamespace(sampled_token_ids=[[7], [1, 2, 3], [5, 6, 7, 8], []],
+                             req_id_to_index={"none": 0, "some": 1, "all": 2, "gone": 3})
+    drafts = {name: [1, 2, 3] for name in ("none", "some", "all", "gone")}
+    lost = {name: phase_and_lost(_rejected((name, 4, 10, 0), drafts, output)[3])[1]
+            for name in ("none", "some", "all", "gone", "undrafted")}
+    assert lost == {"none": 3, "some": 1, "all": 0, "gone": 0, "undrafted": 0}

@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 from serving.engines import books
 from serving.engines.costs import last_usage, with_cost
 from serving.engines.settling import Settling
+from serving.fleet.records import Tokens
+from serving.gateway import usage
+from serving.gateway.events import Events
 
 SECRET = "between us"
 COST = b'"cost":0.000001000'
@@ -63,7 +66,7 @@ class App:
 
     async def ask(
         self,
-        merge: bool = False,
+        apart: bool = False,
         secret: str | None = SECRET,
         path: str = "/v1/chat/completions",
         kind: str = "http",
@@ -71,8 +74,8 @@ class App:
         headers = [(b"x-request-id", ONE.encode()), (b"x-flotilla-tenant", b"demo")]
         if secret is not None:
             headers.append((b"x-flotilla-secret", secret.encode()))
-        if merge:
-            headers.append((b"x-flotilla-usage", b"merge"))
+        if apart:
+            headers.append((b"x-flotilla-usage", b"apart"))
 
         async def send(message) -> None:
             self.sent.append(message)
@@ -151,54 +154,38 @@ async def test_a_stream_that_asked_for_usage_gains_the_cost_there_and_nowhere_el
     assert app.bodies[:2] == parts[:2]  # one by one, as they came
 
 
-async def test_a_stream_that_did_not_ask_gets_usage_in_its_last_chunk() -> None:
+def aside(usage: dict) -> bytes:
+    """What the gateway is told of a stream whose caller did not ask for usage."""
+    return b": flotilla " + compact({"id": "x", "choices": [], "usage": usage}) + b"\n\n"
+
+
+WITH_COST = {"cost": 1e-6} | USAGE
+
+
+async def test_a_stream_that_did_not_ask_says_its_usage_in_an_aside() -> None:
     parts = [chunk("a"), chunk("b", finish="stop"), LAST, DONE]
     app = App(parts)
-    events = (await app.ask(merge=True)).split(b"\n\n")
-    assert events[0] + b"\n\n" == parts[0]
-    last = json.loads(events[1].removeprefix(b"data: "))
-    assert last["choices"] == json.loads(parts[1][6:])["choices"]
-    assert last["usage"] == USAGE | {"cost": 1e-6}
-    assert events[2:] == [b"data: [DONE]", b""]
-    # the whole last chunk leaves before the end of the stream does
-    assert app.bodies[-1] == DONE
+    await app.ask(apart=True)
+    assert app.bodies == [*parts[:2], app.bodies[2], DONE]  # one by one, as they came: the last chunk waits for nothing
+    assert app.bodies[2].replace(COST + b",", b"") == aside(USAGE)
+    assert usage.find(app.bodies[2]).cost * 10**9 == 1_000
 
 
-async def test_no_chunk_without_choices_reaches_a_caller_that_did_not_ask() -> None:
-    answer = await App([chunk("a"), chunk("", finish="length"), LAST, DONE]).ask(merge=True)
-    chunks = [json.loads(e[6:]) for e in answer.split(b"\n\n") if e and not e.endswith(b"[DONE]")]
-    assert all(c["choices"] for c in chunks)
+async def test_what_is_left_when_the_gateway_has_taken_the_aside_out_is_openais_stream() -> None:
+    parts = [chunk("a", 0), chunk("b", 1), chunk("", 0, "stop"), chunk("", 1, "length"), LAST, DONE]
+    answer, events = await App(parts).ask(apart=True), Events("openai")
+    assert events.feed(answer) == b"".join([*parts[:4], DONE])
+    assert (events.done, events.usage()) == (True, usage.Usage(Tokens(8, 0, 2), Decimal("0.000001000")))
 
 
-async def test_of_several_answers_each_chunk_leaves_as_it_comes() -> None:
-    parts = [
-        chunk("a", 0),
-        chunk("b", 1),
-        chunk("", 0, "stop"),
-        chunk("c", 1),
-        chunk("d", 1),
-        chunk("", 1, "stop"),
-        LAST,
-        DONE,
-    ]
-    app = App(parts)
-    answer = await app.ask(merge=True)
-    # the first answer's end is held for one chunk, not until the second answer's end
-    assert app.bodies == [parts[0], parts[1], parts[2] + parts[3], parts[4], app.bodies[-2], DONE]
-    chunks = [json.loads(e[6:]) for e in answer.split(b"\n\n") if e and not e.endswith(b"[DONE]")]
-    assert [c for c in chunks if "usage" in c] == [
-        json.loads(parts[5][6:]) | {"usage": USAGE | {"cost": 1e-6}}
-    ]
-    assert len(chunks) == 6
+async def test_an_aside_without_a_known_cost_still_tells_the_tokens() -> None:
+    app = App([chunk("a"), LAST, DONE])
 
+    async def forgotten(request_id: str) -> None:
+        return None
 
-async def test_answers_that_end_together_are_held_one_at_a_time() -> None:
-    parts = [chunk("a", 0), chunk("b", 1), chunk("", 0, "stop"), chunk("", 1, "stop"), LAST, DONE]
-    app = App(parts)
-    await app.ask(merge=True)
-    assert app.bodies[:3] == parts[:3]
-    assert json.loads(app.bodies[3][6:]) == json.loads(parts[3][6:]) | {"usage": USAGE | {"cost": 1e-6}}
-    assert app.bodies[4:] == [DONE]
+    app.replica.books.settled = forgotten
+    assert await app.ask(apart=True) == b"".join([chunk("a"), aside(USAGE), DONE])
 
 
 async def test_usage_in_every_chunk_passes_untouched_until_the_last() -> None:
@@ -207,21 +194,11 @@ async def test_usage_in_every_chunk_passes_untouched_until_the_last() -> None:
     assert (await App(parts).ask()) == b"".join(
         [*parts[:2], LAST.replace(b'"usage":{', b'"usage":{' + COST + b","), DONE]
     )
-    answer = await App(parts).ask(merge=True)
-    events = answer.split(b"\n\n")
-    assert events[0] + b"\n\n" == parts[0]
-    assert events[1].count(b'"usage"') == 1  # replaced, not doubled
-    assert json.loads(events[1][6:])["usage"] == USAGE | {"cost": 1e-6}
 
 
-async def test_a_stream_that_ends_in_an_error_keeps_its_held_chunk() -> None:
+async def test_a_stream_that_ends_in_an_error_has_no_aside() -> None:
     parts = [chunk("a"), chunk("b", finish="stop"), event({"error": {"message": "died"}}), DONE]
-    assert await App(parts).ask(merge=True) == b"".join(parts)
-
-
-async def test_a_stream_that_just_ends_keeps_its_held_chunk() -> None:
-    parts = [chunk("a"), chunk("b", finish="stop")]
-    assert await App(parts).ask(merge=True) == b"".join(parts)
+    assert await App(parts).ask(apart=True) == b"".join(parts)
 
 
 TRAPS = [
@@ -229,18 +206,22 @@ TRAPS = [
     '"choices":[],"usage":{}',
     '"finish_reason":"stop"',
     "data: [DONE]\n\n",
+    "\n\n: flotilla {}\n\n",
     'x"usage":{"cost":9}',
 ]
 
 
-@pytest.mark.parametrize("merge", [True, False])
+@pytest.mark.parametrize("apart", [True, False])
 @pytest.mark.parametrize("text", TRAPS)
-async def test_text_that_looks_like_usage_is_text(text: str, merge: bool) -> None:
+async def test_text_that_looks_like_usage_is_text(text: str, apart: bool) -> None:
     parts = [chunk(text), chunk(text, finish="stop"), LAST, DONE]
-    answer = await App(parts).ask(merge=merge)
-    chunks = [json.loads(e[6:]) for e in answer.split(b"\n\n") if e and not e.endswith(b"[DONE]")]
+    answer = await App(parts).ask(apart=apart)
+    events = answer.split(b"\n\n")
+    chunks = [json.loads(e[6:]) for e in events if e.startswith(b"data: {")]
     assert [c["choices"][0]["delta"]["content"] for c in chunks if c["choices"]] == [text, text]
-    assert [c["usage"] for c in chunks if "usage" in c] == [USAGE | {"cost": 1e-6}]
+    assert [c["usage"] for c in chunks if "usage" in c] == ([] if apart else [WITH_COST])
+    asides = [json.loads(e[11:])["usage"] for e in events if e.startswith(b": flotilla ")]
+    assert asides == ([WITH_COST] if apart else [])
 
 
 @pytest.mark.parametrize("text", TRAPS)
@@ -354,7 +335,7 @@ async def test_work_in_the_background_keeps_its_tenant(stream: bool, monkeypatch
     app.replica.books.sweep()  # it still waits in the engine's queue
     app.replica.step([engine_id(ONE)], [over(engine_id(ONE))])
     (charge,) = app.replica.books.reading().charges
-    assert (charge.tenant, charge.nanousd) == ("demo", 1_000)
+    assert (charge.tenant, charge.amounts.loaded) == ("demo", 1_000)
 
 
 @given(st.integers(0, 10**15), st.dictionaries(st.sampled_from("abc"), st.integers(), max_size=3))

@@ -14,13 +14,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.engines import steps
-from serving.engines.steps import Ended, Step, StepReceiver, StepSender
+from serving.engines.steps import (
+    DECODE,
+    PREFILL,
+    RECOMPUTE,
+    Ended,
+    Step,
+    StepReceiver,
+    StepSender,
+    flags,
+    phase_and_lost,
+)
 
 ENDED = st.builds(
     Ended, st.sampled_from("abcd"), st.just("finished"), st.integers(0, 9), st.just(0), st.integers(0, 9)
 )
 WORKS = st.lists(
-    st.tuples(st.sampled_from("abcd"), st.integers(1, 99), st.integers(0, 99)),
+    st.tuples(st.sampled_from("abcd"), st.integers(1, 99), st.integers(0, 99),
+              st.builds(flags, st.sampled_from([DECODE, PREFILL, RECOMPUTE]), st.integers(0, 9))),
     max_size=4,
     unique_by=lambda w: w[0],
 )
@@ -32,9 +43,18 @@ STEPS = st.builds(
 def tokens(found: list[Step]) -> Counter:
     counted: Counter = Counter()
     for step in found:
-        for name, count, _ in step.works:
+        for name, count, *_ in step.works:
             counted[name] += count
     return counted
+
+
+def lost(found: list[Step]) -> Counter:
+    return sum((Counter({work[0]: phase_and_lost(work[3])[1]}) for step in found for work in step.works), Counter())
+
+
+@given(st.sampled_from([DECODE, PREFILL, RECOMPUTE]), st.integers(0, 10**6))
+def test_flags_hold_phase_and_loss(phase: int, lost: int) -> None:
+    assert phase_and_lost(flags(phase, lost)) == (phase, lost)
 
 
 @given(STEPS, STEPS, STEPS)
@@ -43,16 +63,17 @@ def test_folding_keeps_work_ends_and_span(one: Step, two: Step, three: Step) -> 
     parts = [one, two, three]
     assert tokens([folded]) == tokens(parts)
     assert folded.ended == one.ended + two.ended + three.ended
+    assert lost([folded]) == lost(parts)
     assert folded.start_ns == min(p.start_ns for p in parts)
     assert folded.end_ns == max(p.end_ns for p in parts)
     assert folded.folded == sum(p.folded for p in parts) + 2
-    assert len({name for name, _, _ in folded.works}) == len(folded.works)
+    assert len({name for name, *_ in folded.works}) == len(folded.works)
     assert folded == one.fold(two.fold(three))  # in whatever groups
 
 
 def test_a_folded_request_keeps_the_context_it_began_on() -> None:
-    folded = Step(0, 1, [("a", 8, 4)], []).fold(Step(1, 2, [("a", 1, 12), ("b", 3, 7)], []))
-    assert sorted(folded.works) == [("a", 9, 4), ("b", 3, 7)]
+    folded = Step(0, 1, [("a", 8, 4, 1)], []).fold(Step(1, 2, [("a", 1, 12, 0), ("b", 3, 7, 0)], []))
+    assert sorted(folded.works) == [("a", 9, 4, 1), ("b", 3, 7, 0)]
 
 
 @pytest.fixture
@@ -96,7 +117,7 @@ def sender(address: str, reader: Reader) -> Iterator[StepSender]:
 
 
 async def test_steps_arrive_in_order_and_whole(reader: Reader, sender: StepSender) -> None:
-    sent = [Step(n, n + 1, [(f"r{n}", n, 0)], [Ended(f"r{n}", "finished", 1, 0, n)]) for n in range(1, 50)]
+    sent = [Step(n, n + 1, [(f"r{n}", n, 0, 0)], [Ended(f"r{n}", "finished", 1, 0, n)]) for n in range(1, 50)]
     for step in sent[:10]:
         sender.send(step)  # before anyone reads
     await reader.receiver.start()
@@ -108,11 +129,11 @@ async def test_steps_arrive_in_order_and_whole(reader: Reader, sender: StepSende
 async def test_engines_side_by_side_are_all_heard(address: str, reader: Reader, sender: StepSender) -> None:
     await reader.receiver.start()
     other = StepSender(address)
-    sender.send(Step(0, 1, [("a", 1, 0)], []))
-    other.send(Step(1, 2, [("b", 1, 0)], []))
+    sender.send(Step(0, 1, [("a", 1, 0, 0)], []))
+    other.send(Step(1, 2, [("b", 1, 0, 0)], []))
     await reader.until(lambda found: len(found) == 2)
     other.close()
-    sender.send(Step(2, 3, [("a", 1, 1)], []))
+    sender.send(Step(2, 3, [("a", 1, 1, 0)], []))
     assert tokens(await reader.until(lambda found: len(found) == 3)) == {"a": 2, "b": 1}
 
 
@@ -136,7 +157,7 @@ async def test_a_reader_that_does_not_read_costs_no_time_and_no_work(
 
     def work() -> None:
         for n in range(count):
-            sender.send(Step(n, n + 1, [(f"r{n % 7}", 1, n)], []))
+            sender.send(Step(n, n + 1, [(f"r{n % 7}", 1, n, 0)], []))
 
     engine = threading.Thread(target=work, daemon=True)  # were it to block, the test would still end
     engine.start()
@@ -181,7 +202,9 @@ async def test_a_step_that_cannot_be_booked_does_not_stop_the_others(address: st
     assert [step.start_ns for step in taken] == [0, 2]
 
 
-async def test_an_engine_outlives_its_reader(reader: Reader, sender: StepSender) -> None:
+async def test_what_an_engine_did_while_no_one_read_reaches_the_next_reader(
+        reader: Reader, sender: StepSender, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "_AGAIN_S", 0.0)
     await reader.receiver.start()
     sender.send(Step(0, 1, [], []))
     await reader.until(bool)
@@ -190,8 +213,17 @@ async def test_an_engine_outlives_its_reader(reader: Reader, sender: StepSender)
         while reader.receiver._engines:
             await asyncio.sleep(0)
     for n in range(1000):
-        sender.send(Step(n, n + 1, [(f"r{n}", 1, 0)], []))
-    assert sender._held is None and sender._rest == b"", "what no one will ever read is kept"
+        sender.send(Step(n, n + 1, [("r", 1, 0, 0)], [Ended(f"r{n}", "finished", 1, 0, 1)] if n % 100 == 0 else []))
+    assert sender._held is not None and len(sender._held.works) == 1, "it is folded: what waits stays small"
+    after = Reader(address)
+    await after.receiver.start()
+    try:
+        sender.send(Step(1000, 1001, [("r", 1, 0, 0)], []))
+        (told,) = await after.until(bool)
+    finally:
+        after.receiver.close()
+    assert tokens([told]) == {"r": 1001}
+    assert (told.start_ns, told.end_ns, told.folded, len(told.ended)) == (0, 1001, 1000, 10)
 
 
 def test_an_engine_without_a_replica_says_so(address: str) -> None:

@@ -40,6 +40,8 @@ PRICES = {
             "input_cost_per_token": 1e-6,
             "output_cost_per_token": 4e-6,
             "cache_read_input_token_cost": 1e-7,
+            "input_cost_per_token_batches": 5e-7,
+            "output_cost_per_token_batches": 2e-6,
         },
         "api-two": {"input_cost_per_token": 2e-6, "output_cost_per_token": 8e-6},
         "images": {"output_cost_per_image": 0.04},

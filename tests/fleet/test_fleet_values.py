@@ -1,62 +1,18 @@
-"""The fleet's small values: price book, routes, keys, records."""
+"""The fleet's small values: routes, keys, records."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 import pytest
-from fleet_samples import PRICES, write
+from fleet_samples import write
 
-from serving.errors import ConfigError, UnknownModel, nearest
-from serving.fleet import prices
+from serving.errors import UnknownModel, nearest
 from serving.fleet.catalogue import load
-from serving.fleet.records import BUCKETS, TOKEN_KINDS, Tokens, bucket_of
+from serving.fleet.records import TOKEN_KINDS, Tokens
 from serving.fleet.routing import Routes
 from serving.fleet.tenants import KEY_PREFIX, ApiKey, compose_key, digest
-
-
-def book(folder: Path, content: object) -> Path:
-    path = folder / "book.json"
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return path
-
-
-def test_a_request_is_priced_with_its_cached_part(tmp_path: Path) -> None:
-    found = prices.load(book(tmp_path, PRICES))
-    assert found.origin == "made up"
-    assert found["api-one"].cost_usd(100, 40, 10) == pytest.approx(60e-6 + 4e-6 + 40e-6)
-    # without a cache price the cached part costs as much as the rest
-    assert found["api-two"].cost_usd(100, 40, 10) == pytest.approx(200e-6 + 80e-6)
-
-
-def test_what_cannot_price_a_request_is_left_out(tmp_path: Path) -> None:
-    assert set(prices.load(book(tmp_path, PRICES)).prices) == {"api-one", "api-two"}
-
-
-def test_an_unknown_price_names_the_nearest(tmp_path: Path) -> None:
-    found = prices.load(book(tmp_path, PRICES))
-    with pytest.raises(ConfigError, match="did you mean 'api-one'"):
-        found["api-oen"]
-    with pytest.raises(ConfigError, match="known: api-one, api-two"):
-        found["zzz"]
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "[]",
-        "{}",
-        '{"models": {}}',
-        '{"origin": "x", "models": [1]}',
-        '{"origin": "x", "models": {"a": 1}}',
-    ],
-)
-def test_what_is_no_price_book(content: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"book\.json: not a price book"):
-        prices.load(book(tmp_path, content))
 
 
 def test_names_and_aliases_lead_to_models(tmp_path: Path) -> None:
@@ -95,16 +51,6 @@ def test_a_digest_needs_the_pepper() -> None:
 def test_a_revoked_key_is_not_usable() -> None:
     assert ApiKey("id", "t", "n", "p", "d", 1.0).usable
     assert not ApiKey("id", "t", "n", "p", "d", 1.0, 2.0).usable
-
-
-def test_work_that_no_one_received_is_waste() -> None:
-    assert [bucket_of(o) for o in ("finished", "running", "aborted", "failed")] == [
-        "direct",
-        "direct",
-        "waste",
-        "waste",
-    ]
-    assert {bucket_of(o) for o in ("finished", "aborted")} < set(BUCKETS)
 
 
 def test_tokens_add_up_by_kind() -> None:

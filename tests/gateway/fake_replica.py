@@ -96,7 +96,12 @@ def delta(text: str, finish: str | None = None, **more: object) -> bytes:
 
 
 DONE = event(b"[DONE]")
-STREAM = [delta("Hello"), delta(" wörld"), delta("!", "stop", usage=USAGE), DONE]
+LAST = event({"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "qwen", "choices": [],
+              "usage": USAGE})
+ASIDE = LAST.replace(b"data: ", b": flotilla ", 1)  # as a replica tells the gateway what no caller asked for
+SEEN = [delta("Hello"), delta(" wörld"), delta("!", "stop"), DONE]  # what is left of it
+STREAM = [*SEEN[:-1], ASIDE, DONE]
+WITH_USAGE = [*SEEN[:-1], LAST, DONE]  # for a caller that asked for usage
 ANSWER = json.dumps(
     {
         "id": "chatcmpl-1",

@@ -149,6 +149,7 @@ class Rig:
         self.records: asyncio.Queue[RequestRecord] = asyncio.Queue()
         self.replicas: list[FakeReplica | CarriedReplica] = []
         self._asked = 0
+        self.accepting = True
         self.fleet = parse(fleet or FLEET % timeout_s, "sample", Fleet)
         self.gateway = Gateway(self.fleet, Ports(Keys(), self.directory, self, self.meter), SECRET)
 

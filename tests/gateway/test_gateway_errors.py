@@ -21,6 +21,7 @@ STATUS = {
     errors.ReplicaFailed: 502,
     errors.DeadlineExceeded: 504,
     errors.Draining: 503,
+    errors.LedgerFull: 503,
     errors.Overloaded: 503,
     errors.TooManyWaiting: 429,
     errors.ModelNotAllowed: 403,
@@ -37,6 +38,7 @@ ARGUMENTS = {
     errors.NoReplica: ("qwen", 7),
     errors.Overloaded: ("qwen", 7),
     errors.TooManyWaiting: ("qwen", 7),
+    errors.LedgerFull: (7,),
     errors.ModelNotAllowed: ("qwen", "demo", ["llama"]),
     errors.UnsupportedEndpoint: ("qwen", "/v1/embeddings"),
     errors.WrongMethod: ("GET", "/x", ["POST"]),
@@ -103,6 +105,7 @@ def test_a_new_class_takes_its_parents_row() -> None:
 
 def test_further_headers() -> None:
     assert table.headers(errors.NoReplica("qwen", 7)) == [(b"retry-after", b"7")]
+    assert table.headers(errors.LedgerFull(7)) == [(b"retry-after", b"7")]
     assert table.headers(errors.InvalidKey("x")) == [(b"www-authenticate", b"Bearer")]
     assert table.headers(errors.MalformedRequest("x")) == []
 

@@ -25,11 +25,13 @@ PLAIN = st.one_of(
     st.builds(lambda n: b"event: message_delta\n" + event({"usage": {"input_tokens": n, "output_tokens": 2}}), COUNTS),
     st.just(b": still here\n\n"),
 )
+ASIDE = st.builds(lambda n: b": flotilla " + event({"choices": [], "usage": {"prompt_tokens": n}})[len(b"data: "):],
+                  COUNTS)
 ERROR = st.one_of(
     st.builds(lambda text: event({"error": {"message": text, "code": 500}}), TEXT),
     st.builds(lambda text: b"event: error\n" + event({"type": "error", "error": {"message": text}}), TEXT),
 )
-STREAMS = st.lists(st.one_of(PLAIN, PLAIN, PLAIN, ERROR, st.just(DONE)), max_size=8)
+STREAMS = st.lists(st.one_of(PLAIN, PLAIN, PLAIN, ASIDE, ERROR, st.just(DONE)), max_size=8)
 DIALECT = st.sampled_from(["openai", "responses", "messages"])
 
 
@@ -42,10 +44,19 @@ def up_to_error(events: list[bytes]) -> list[bytes]:
     return events[: at + 1]
 
 
+def is_aside(each: bytes) -> bool:
+    return each.startswith(b": flotilla ")
+
+
+def seen(events: list[bytes]) -> list[bytes]:
+    """What a caller gets of a stream."""
+    return [each for each in up_to_error(events) if not is_aside(each)]
+
+
 def last_usage(events: list[bytes]) -> usage.Usage | None:
     """By parsing every event, which the gateway cannot afford."""
     for each in reversed(events):
-        data = each.partition(b"data: ")[2]
+        data = each.partition(b": flotilla " if is_aside(each) else b"data: ")[2]
         if data.startswith(b"{") and "usage" in (found := json.loads(data)):
             return usage.find(json.dumps({"usage": found["usage"]}, separators=(",", ":")).encode())
     return None
@@ -58,7 +69,7 @@ class Feeding(RuleBasedStateMachine):
     def begin(self, events: list[bytes], dialect: str) -> None:
         self.all, self.rest = events, b"".join(events)
         self.events, self.out = Events(dialect), b""  # type: ignore[arg-type]
-        self.wanted = up_to_error(events)
+        self.wanted, self.passed = seen(events), up_to_error(events)
 
     @rule(size=st.integers(1, 400))
     def feed(self, size: int) -> None:
@@ -78,6 +89,7 @@ class Feeding(RuleBasedStateMachine):
         assert self.out == b"".join(self.wanted)[:at]
         assert self.events.failed == (len(self.out) > 0 and is_error(self.wanted[-1])
                                       and len(self.out) == len(b"".join(self.wanted)))
+        assert b": flotilla {" not in [line[:12] for line in self.out.split(b"\n")]
 
     @invariant()
     def nothing_is_kept_back(self) -> None:
@@ -85,9 +97,12 @@ class Feeding(RuleBasedStateMachine):
         if not hasattr(self, "all"):
             return
         came = len(b"".join(self.all)) - len(self.rest)
-        whole = b"".join(self.all)[:came].rpartition(b"\n\n")
-        wanted = b"".join(self.wanted)
-        assert len(self.out) == min(len(whole[0] + whole[1]), len(wanted))
+        whole, ends = [], 0
+        for each in self.passed:
+            ends += len(each)
+            if ends <= came and not is_aside(each):
+                whole.append(each)
+        assert self.out == b"".join(whole)
 
     def teardown(self) -> None:
         if not hasattr(self, "all"):
@@ -95,7 +110,7 @@ class Feeding(RuleBasedStateMachine):
         self.out += self.events.feed(self.rest) if self.rest else b""
         assert self.out == b"".join(self.wanted)
         assert self.events.rest() == b""
-        assert self.events.usage() == last_usage(self.wanted)
+        assert self.events.usage() == last_usage(self.passed)
 
 
 TestFeeding = Feeding.TestCase
@@ -109,14 +124,14 @@ def test_any_cut_gives_the_same(events: list[bytes], dialect: str, cuts: list[in
     one, many = Events(dialect), Events(dialect)  # type: ignore[arg-type]
     whole = one.feed(data) if data else b""
     out = b"".join(many.feed(data[a:b]) for a, b in zip(edges, edges[1:], strict=False))
-    assert out == whole == b"".join(up_to_error(events))
+    assert out == whole == b"".join(seen(events))
     assert (one.failed, one.usage()) == (many.failed, many.usage())
 
 
 @given(STREAMS, st.binary(min_size=1, max_size=30).filter(lambda b: b"\n" not in b))
 def test_half_an_event_at_the_end_is_not_one(events: list[bytes], half: bytes) -> None:
     stream = Events("openai")
-    assert stream.feed(b"".join(events) + half) == b"".join(up_to_error(events))
+    assert stream.feed(b"".join(events) + half) == b"".join(seen(events))
     assert stream.rest() == (b"" if stream.failed else half)
 
 

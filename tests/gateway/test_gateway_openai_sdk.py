@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import openai
 import pytest
 import pytest_asyncio
-from fake_replica import STREAM, USAGE, answers, hangs, streams
+from fake_replica import STREAM, USAGE, WITH_USAGE, answers, hangs, streams
 from gateway_rig import KEY, Rig
 
 ASK = {"model": "qwen", "messages": [{"role": "user", "content": "hi"}]}
@@ -26,7 +26,10 @@ async def test_a_chat(rig: Rig, client: openai.AsyncOpenAI) -> None:
     assert answer.choices[0].message.content == "Hello wörld!"
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (9, 3)
     assert answer.usage.cost == USAGE["cost"]
-    await rig.record()
+    raw = await client.chat.completions.with_raw_response.create(**ASK)
+    assert float(raw.headers["x-flotilla-cost-usd"]) == raw.parse().usage.cost
+    for _ in range(2):
+        await rig.record()
 
 
 async def test_a_streamed_chat(rig: Rig, client: openai.AsyncOpenAI) -> None:
@@ -34,8 +37,17 @@ async def test_a_streamed_chat(rig: Rig, client: openai.AsyncOpenAI) -> None:
     stream = await client.chat.completions.create(**ASK, stream=True)
     chunks = [chunk async for chunk in stream]
     assert "".join(c.choices[0].delta.content for c in chunks) == "Hello wörld!"
-    assert chunks[-1].usage.cost == USAGE["cost"]
+    assert all(c.usage is None for c in chunks) and chunks[-1].choices[0].finish_reason == "stop"
     assert (await rig.record()).outcome == "finished"
+
+
+async def test_a_streamed_chat_with_usage(rig: Rig, client: openai.AsyncOpenAI) -> None:
+    await rig.replica(streams(WITH_USAGE))
+    stream = await client.chat.completions.create(**ASK, stream=True, stream_options={"include_usage": True})
+    *chunks, last = [chunk async for chunk in stream]
+    assert "".join(c.choices[0].delta.content for c in chunks) == "Hello wörld!"
+    assert (last.choices, last.usage.completion_tokens, last.usage.cost) == ([], 3, USAGE["cost"])
+    await rig.record()
 
 
 async def test_the_blocking_client(rig: Rig) -> None:

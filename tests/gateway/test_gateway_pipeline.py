@@ -6,7 +6,7 @@ import asyncio
 import json
 
 import pytest
-from fake_replica import ANSWER, STREAM, answers, streams
+from fake_replica import ANSWER, SEEN, STREAM, answers, streams
 from gateway_rig import CHAT, KEY, STREAMED, Rig
 from raw_http import BODY, GET, HEAD, Caller, chunked, request, served
 
@@ -33,7 +33,7 @@ async def test_streams_may_be_pipelined_with_anything(door: Rig) -> None:
                               + GET.replace(b"1.1", b"1.0"))
     found = [(await caller.answer())[::2] for _ in range(6)]
     assert [status for status, _ in found] == [200, 200, 200, 401, 200, 200]
-    assert {body for _, body in found[:5:2]} == {b"".join(STREAM)}
+    assert {body for _, body in found[:5:2]} == {b"".join(SEEN)}
     assert [(await door.record()).outcome for _ in range(3)] == ["finished"] * 3
     caller.leave()
 
@@ -49,7 +49,7 @@ async def test_a_good_request_before_a_bad_one_is_answered(door: Rig, bad: bytes
     await asyncio.sleep(0.02)
     for _ in STREAM:
         gate.release()
-    assert (await caller.answer())[::2] == (200, b"".join(STREAM))
+    assert (await caller.answer())[::2] == (200, b"".join(SEEN))
     assert (await door.record()).outcome == "finished"
     await caller.closed()
     caller.leave()
@@ -78,7 +78,7 @@ async def test_http_1_0(door: Rig) -> None:
     """With and without keep-alive, whole and streamed: the connection's end is the answer's."""
     replica = await door.replica()
     for more in (b"", b"connection: keep-alive\r\n"):
-        for body, script, said in ((CHAT, answers(), ANSWER), (STREAMED, streams(STREAM), b"".join(STREAM))):
+        for body, script, said in ((CHAT, answers(), ANSWER), (STREAMED, streams(STREAM), b"".join(SEEN))):
             replica.script = script
             data = request(json.dumps(body).encode(), more).replace(b"HTTP/1.1", b"HTTP/1.0")
             caller = await Caller.at(door, data)

@@ -8,7 +8,7 @@ import socket
 
 import aiohttp
 import pytest
-from fake_replica import ANSWER, DONE, STREAM, USAGE, answers, delta, event, hangs, hangs_up, streams
+from fake_replica import ANSWER, DONE, SEEN, STREAM, USAGE, WITH_USAGE, answers, delta, event, hangs, hangs_up, streams
 from gateway_rig import CHAT, KEY, SECRET, STREAMED, Rig
 
 from serving.fleet.records import Tokens
@@ -48,16 +48,42 @@ async def test_a_whole_answer_passes_byte_for_byte(rig: Rig) -> None:
     assert replica.last.headers["x-request-id"] == request_id
 
 
-async def test_a_stream_passes_byte_for_byte(rig: Rig) -> None:
+async def test_a_stream_passes_byte_for_byte_without_the_replicas_aside(rig: Rig) -> None:
     await rig.replica(streams(STREAM))
     async with rig.post(STREAMED) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert answer.headers["x-flotilla-model"] == "qwen"
-        assert await answer.read() == b"".join(STREAM)
+        assert await answer.read() == b"".join(SEEN)
     record = await rig.record()
     assert (record.code, record.outcome, record.tokens, record.stream) == (200, "finished", SPENT, True)
     assert 0 < record.ttft_s <= record.duration_s
     assert rig.meter.answers[0][1] == USAGE["cost"]
+
+
+async def test_who_asks_for_usage_gets_the_chunk_without_choices(rig: Rig) -> None:
+    await rig.replica(streams(WITH_USAGE))
+    async with rig.post(STREAMED | {"stream_options": {"include_usage": True}}) as answer:
+        assert await answer.read() == b"".join(WITH_USAGE)
+        assert "x-flotilla-cost-usd" not in answer.headers  # it left long before anyone knew
+    assert (await rig.record()).tokens == SPENT
+    assert rig.meter.answers[0][1] == USAGE["cost"]
+
+
+@pytest.mark.parametrize("digits", [b"0.000001230", b"0.000000001", b"12345678901.000000007", b"0.000000000", b"1e-9"])
+async def test_a_whole_answer_has_its_cost_in_a_header_too_in_the_same_digits(rig: Rig, digits: bytes) -> None:
+    await rig.replica(answers(b'{"choices":[],"usage":{"cost":%b,"prompt_tokens":1,"completion_tokens":2}}' % digits))
+    async with rig.post(CHAT) as answer:
+        written = "0.000000001" if digits == b"1e-9" else digits.decode()
+        assert answer.headers["x-flotilla-cost-usd"] == written
+    await rig.record()
+
+
+@pytest.mark.parametrize("body", [b'{"usage":{"prompt_tokens":1}}', b'{"usage":{"cost":null}}', b"{}", b'{"cost":1}'])
+async def test_an_answer_without_a_cost_has_no_such_header(rig: Rig, body: bytes) -> None:
+    await rig.replica(answers(body))
+    async with rig.post(CHAT) as answer:
+        assert answer.status == 200 and "x-flotilla-cost-usd" not in answer.headers
+    await rig.record()
 
 
 async def test_each_chunk_reaches_the_caller_before_the_next_is_made(rig: Rig) -> None:
@@ -65,10 +91,12 @@ async def test_each_chunk_reaches_the_caller_before_the_next_is_made(rig: Rig) -
     await rig.replica(streams(STREAM, gate))
     gate.release()
     async with rig.post(STREAMED) as answer:
-        for part in STREAM:
+        for part in SEEN[:-1]:
             async with asyncio.timeout(3):
                 assert await answer.content.readexactly(len(part)) == part
             gate.release()
+        gate.release()
+        assert await answer.content.readexactly(len(DONE)) == DONE
         assert await answer.content.read() == b""
     await rig.record()
 
@@ -81,7 +109,7 @@ async def test_events_cut_anywhere_arrive_whole(rig: Rig) -> None:
     for _ in text[::7]:
         gate.release()
     async with rig.post(STREAMED) as answer:
-        assert await answer.read() == text
+        assert await answer.read() == b"".join(SEEN)
     assert (await rig.record()).outcome == "finished"
 
 
@@ -113,7 +141,16 @@ async def test_a_stream_is_asked_for_usage_and_nothing_else_changes(rig: Rig, op
     sent = replica.last.body
     assert sent.startswith(data.rstrip()[:-1])
     assert json.loads(sent) == body | {"stream_options": (options or {}) | {"include_usage": True}}
-    assert replica.last.headers["x-flotilla-usage"] == "merge"
+    assert replica.last.headers["x-flotilla-usage"] == "apart"
+    await rig.record()
+
+
+async def test_usage_in_every_chunk_is_not_turned_on_by_the_gateways_own_question(rig: Rig) -> None:
+    """vLLM gives it to whoever also asks for usage, which this caller did not."""
+    replica = await rig.replica(streams(STREAM))
+    async with rig.post(STREAMED | {"stream_options": {"continuous_usage_stats": True}}) as answer:
+        assert await answer.read() == b"".join(SEEN)
+    assert json.loads(replica.last.body)["stream_options"] == {"include_usage": True}
     await rig.record()
 
 
@@ -328,12 +365,14 @@ async def test_an_error_event_of_the_engine_is_a_failure_even_with_done(rig: Rig
 
 
 @pytest.mark.parametrize(
-    "text", ["data: [DONE]", 'data: {"error": 1}', '\n\ndata: {"error": 1}\n\n', '"usage":{"cost":1}']
+    "text",
+    ["data: [DONE]", 'data: {"error": 1}', '\n\ndata: {"error": 1}\n\n', '"usage":{"cost":1}',
+     '\n\n: flotilla {"usage":{"cost":1}}\n\n', ': flotilla {"usage":{}}'],
 )
 async def test_text_that_looks_like_an_end_is_text(rig: Rig, text: str) -> None:
     await rig.replica(streams([delta(text), *STREAM]))
     async with rig.post(STREAMED) as answer:
-        await answer.read()
+        assert await answer.read() == delta(text) + b"".join(SEEN)
     record = await rig.record()
     assert (record.outcome, record.tokens) == ("finished", SPENT)
     rig.replicas[0].script = streams([delta(text), delta(text)])
@@ -386,7 +425,7 @@ async def test_many_at_once_each_get_their_own(rig: Rig) -> None:
 
     async def one(name: str) -> None:
         async with rig.post(STREAMED | {"user": name}) as answer:
-            assert await answer.read() == b"".join([delta(name), *STREAM])
+            assert await answer.read() == b"".join([delta(name), *SEEN])
 
     await asyncio.gather(*(one(f"user-{n}") for n in range(60)))
     records = [await rig.record() for _ in range(60)]
@@ -413,7 +452,7 @@ async def test_a_caller_without_keep_alive_is_served(rig: Rig) -> None:
         version=aiohttp.HttpVersion10,
         headers={"authorization": f"Bearer {KEY}"},
     ) as answer:
-        assert await answer.read() == b"".join(STREAM)
+        assert await answer.read() == b"".join(SEEN)
     assert (await rig.record()).outcome == "finished"
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import pytest
-from fake_replica import ANSWER, STREAM, answers, event, hangs, hangs_up, streams
+from fake_replica import ANSWER, SEEN, STREAM, answers, event, hangs, hangs_up, streams
 from gateway_rig import CHAT, OF, STREAMED, Rig, fleet_file
 
 Make = Callable[[str], Awaitable[Rig]]
@@ -171,7 +171,7 @@ async def test_a_model_in_trouble_is_stood_in_for(make_rig: Make, trouble, body:
     rig.directory.only["third"] = []
     async with rig.post(body | {"model": "first"}) as answer:
         assert (answer.status, answer.headers["x-flotilla-model"]) == (200, "second")
-        assert await answer.read() == (b"".join(STREAM) if body is STREAMED else ANSWER)
+        assert await answer.read() == (b"".join(SEEN) if body is STREAMED else ANSWER)
     assert said_model(stand_in) == "second"
     record = await rig.record()
     assert (record.model, record.outcome) == ("second", "finished")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 
 import pytest
-from fake_replica import DONE, STREAM, event, hangs, streams
+from fake_replica import DONE, SEEN, STREAM, WITH_USAGE, event, hangs, streams
 from gateway_rig import CHAT, STREAMED, Rig, fleet_file, raw_request
 from raw_http import Caller
 
@@ -26,7 +26,7 @@ ASKED = {
     "messages": ("/v1/messages", STREAMED | {"max_tokens": 9}),
 }
 TOLD = {
-    "openai": STREAM,
+    "openai": WITH_USAGE,
     "responses": [named("response.created", response={"usage": None}),
                   named("response.output_text.delta", delta="Hello"),
                   named("response.completed", response={"usage": SPENT})],
@@ -193,7 +193,7 @@ async def test_a_caller_that_leaves_while_it_waits(make_rig: Make) -> None:
     assert rig.meter.waiting["qwen"] == 0
     for _ in STREAM:
         gate.release()
-    assert (await first.answer())[2] == b"".join(STREAM)
+    assert (await first.answer())[2] == b"".join(SEEN)
     assert (await rig.record()).outcome == "finished"
     assert len(replica.asked) == 1
 
@@ -209,7 +209,7 @@ async def test_the_seat_of_a_caller_that_left_is_free(make_rig: Make, body: dict
         await asyncio.sleep(0)
     replica.script = streams(STREAM)
     leaver.leave()
-    assert (await waiter.answer())[2] == b"".join(STREAM)
+    assert (await waiter.answer())[2] == b"".join(SEEN)
     assert sorted([(await rig.record()).outcome, (await rig.record()).outcome]) == ["aborted", "finished"]
 
 

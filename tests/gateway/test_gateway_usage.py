@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 
 import pytest
 from fake_replica import ANSWER, DONE, STREAM, USAGE, delta
@@ -13,7 +14,17 @@ from serving.gateway import usage
 
 def test_of_a_whole_answer_and_of_a_stream() -> None:
     for body in (ANSWER, b"".join(STREAM)):
-        assert usage.find(body) == usage.Usage(Tokens(9, 4, 3), USAGE["cost"])
+        found = usage.find(body)
+        assert (found.tokens, found.cost, found.cost_usd) == (Tokens(9, 4, 3), Decimal("0.000123"), USAGE["cost"])
+
+
+def test_a_cost_keeps_its_digits() -> None:
+    assert str(usage.find(b'{"usage":{"cost":1234567890123.100000000}}').cost) == "1234567890123.100000000"
+
+
+@pytest.mark.parametrize("cost", [None, "1", [], {}])
+def test_a_cost_that_is_no_number_is_none(cost: object) -> None:
+    assert usage.find(b'{"usage":{"cost":%b}}' % json.dumps(cost).encode()).cost is None
 
 
 def test_the_last_one_counts() -> None:

@@ -7,7 +7,7 @@ import json
 import tracemalloc
 
 import pytest
-from fake_replica import STREAM, streams
+from fake_replica import SEEN, STREAM, streams
 from gateway_rig import KEY, LIMIT, STREAMED, Rig
 from raw_http import BODY, GET, HEAD, Caller, chunked, refused, request, served
 
@@ -227,7 +227,7 @@ async def test_a_connection_outlives_a_refusal(door: Rig, monkeypatch: pytest.Mo
     await asyncio.sleep(0.25)
     for _ in STREAM:
         gate.release()
-    assert (await caller.answer())[2] == b"".join(STREAM)
+    assert (await caller.answer())[2] == b"".join(SEEN)
     assert (await door.record()).outcome == "finished"
     caller.leave()
 
@@ -268,6 +268,6 @@ async def test_nothing_more_is_kept_behind_what_is_not_http(door: Rig) -> None:
         tracemalloc.stop()
     for _ in STREAM:
         gate.release()
-    assert (await caller.answer())[2] == b"".join(STREAM)
+    assert (await caller.answer())[2] == b"".join(SEEN)
     await door.record()
     caller.leave()

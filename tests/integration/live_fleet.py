@@ -228,7 +228,7 @@ class LiveFleet:
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Rows of the ledger."""
         with self.ledger.snapshot() as db:
-            return db.execute(query, values).fetchall()
+            return [tuple(row) for row in db.exec_driver_sql(query, values)]
 
     def row_count(self, tenant: str) -> int:
         """How many requests of a tenant the gateways have written down."""
@@ -240,7 +240,7 @@ class LiveFleet:
 
         def read() -> sums.Totals | None:
             found = sums.totals(self.ledger, time.time())
-            written = all(r.seen_at > since for r in found.replicas if r.alive)
+            written = all(r.record.seen_at > since for r in found.replicas if r.alive)
             return found if written and not any(found.running.values()) else None
 
         return eventually(read, "the ledger settles", within_s, 0.1)

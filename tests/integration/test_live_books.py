@@ -48,8 +48,10 @@ def reconcile(fleet: LiveFleet) -> dict[str, Any]:
     done = fleet.run("cost", "reconcile", "--json")
     found: dict[str, Any] = json.loads(done.stdout)
     assert (done.returncode, found["residual_nanousd"]) == (0, 0), found
-    assert found["bill_nanousd"] == sum(found[f"{part}_nanousd"] for part in ("requests", "idle", "cold_start"))
-    assert not found["wrong_replicas"]
+    parts = ("requests", "idle", "cold_start", "overhead")
+    assert found["bill_nanousd"] == sum(found[f"{part}_nanousd"] for part in parts)
+    assert found["allocated_nanousd"] <= found["idle_nanousd"] + found["cold_start_nanousd"]
+    assert not found["wrong_sources"]
     return found
 
 
@@ -78,7 +80,7 @@ def test_every_answer_names_its_row_of_the_ledger_to_the_nano_dollar(
     texts = [{"model": m, "prompt": ["one", "two"], "max_tokens": 5, "ignore_eos": True} for m in ("qwen", "llama")]
     named |= {a.request_id: a.json["usage"] for a in caller.many(COMPLETIONS, texts)}
     for model in ("qwen", "llama"):
-        stream = caller.open(CHAT, chat(model, "Streamed", 20, stream=True))
+        stream = caller.open(CHAT, chat(model, "Streamed", 20, stream=True, stream_options={"include_usage": True}))
         events = [data for _, data in stream.events()]
         named[stream.headers["x-flotilla-request-id"]] = json.loads(events[-2])["usage"]
     assert len(named) == 16
@@ -96,7 +98,8 @@ def test_every_answer_names_its_row_of_the_ledger_to_the_nano_dollar(
 
 def _rows(fleet: LiveFleet, named: dict[str, Any]) -> list[tuple[Any, ...]]:
     found = fleet.rows(
-        "SELECT request_id, c.outcome, c.nanousd, c.prompt_tokens, c.completion_tokens, q.prompt_tokens,"
+        "SELECT request_id, c.outcome, c.direct + c.waste + c.idle + c.cold_start, c.prompt_tokens,"
+        " c.completion_tokens, q.prompt_tokens,"
         " q.completion_tokens FROM requests q JOIN charges c USING (request_id) WHERE q.tenant = ?", TENANT)
     return [row for row in found if row[0] in named]
 
@@ -105,7 +108,7 @@ def test_usage_by_tenant_holds_what_the_rows_hold(fleet: LiveFleet, callers: Cal
     callers(TENANT).call(CHAT, chat("qwen", max_tokens=3))
     fleet.settled()
     rows = {(r["tenant"], r["model"]): r for r in json.loads(fleet.say("usage", "--json"))}
-    charged = dict(fleet.rows("SELECT r.model, SUM(c.nanousd) FROM charges c JOIN replicas r USING (replica_id)"
-                              " WHERE c.tenant = ? GROUP BY 1", TENANT))
+    charged = dict(fleet.rows("SELECT s.model, SUM(c.direct + c.waste + c.idle + c.cold_start) FROM charges c"
+                              " JOIN sources s USING (source_id) WHERE c.tenant = ? GROUP BY 1", TENANT))
     assert charged["qwen"] > 0
     assert {model: rows[TENANT, model]["nanousd"] for model in charged} == charged

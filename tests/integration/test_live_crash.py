@@ -41,4 +41,4 @@ def test_a_killed_engine_ends_its_streams_with_an_error_and_comes_back(
                         stream.headers["x-flotilla-request-id"])
     assert row == ("failed", 200)
     books = json.loads(fleet.say("cost", "reconcile", "--json"))
-    assert books["residual_nanousd"] == 0 and books["replicas"] >= 3
+    assert books["residual_nanousd"] == 0 and books["sources"] >= 3

@@ -55,8 +55,8 @@ def charged(ends: LiveFleet) -> Callable[[str], int]:
 
     def charged(request_id: str) -> int:
         def read() -> list[tuple[Any, ...]]:
-            return ends.rows("SELECT tenant, SUM(nanousd) FROM charges WHERE request_id = ? AND outcome != 'running'"
-                             " GROUP BY 1", request_id)
+            return ends.rows("SELECT tenant, SUM(direct + waste + idle + cold_start) FROM charges"
+                             " WHERE request_id = ? AND outcome != 'running' GROUP BY 1", request_id)
 
         ((tenant, nanousd),) = eventually(read, f"{request_id} is charged")
         assert tenant == TENANT
@@ -78,20 +78,21 @@ def usages(answer: Answer) -> list[dict[str, Any]]:
     return [part["usage"] for part in carriers if part.get("usage") and "cost" in part["usage"]]
 
 
+WITH_USAGE = {"include_usage": True}
 SAY = {"model": "qwen", "messages": [{"role": "user", "content": "Count the ships."}], "max_tokens": 6}
 ASK = {"model": "qwen", "input": "Count the ships.", "max_output_tokens": 6, "tools": [TOOL], "tool_choice": "none"}
 LINES = {"model": "embed", "text_1": "ships", "text_2": ["boats", "trains"]}
 LIST = {"model": "embed", "query": "ships", "documents": ["boats", "trains"]}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "chat": (CHAT, chat("qwen")),
-    "chat, streamed": (CHAT, chat("qwen", stream=True)),
-    "chat, streamed with usage": (CHAT, chat("qwen", stream=True, stream_options={"include_usage": True})),
+    "chat, streamed": (CHAT, chat("qwen", stream=True, stream_options=WITH_USAGE)),
     "chat, three answers": (CHAT, chat("qwen", n=3)),
     "chat, by alias": (CHAT, chat("qwen3")),
     "chat, adapter": (CHAT, chat("qwen:pirate")),
-    "chat, adapter by alias": (CHAT, chat("qwen3:formal", stream=True)),
+    "chat, adapter by alias": (CHAT, chat("qwen3:formal", stream=True, stream_options=WITH_USAGE)),
     "completions, three prompts": (COMPLETIONS, {"model": "qwen", "prompt": ["a", "b", "c"], "max_tokens": 4}),
-    "completions, streamed": (COMPLETIONS, {"model": "qwen", "prompt": "a", "max_tokens": 4, "stream": True}),
+    "completions, streamed": (COMPLETIONS, {"model": "qwen", "prompt": "a", "max_tokens": 4, "stream": True,
+                                            "stream_options": WITH_USAGE}),
     "response": (RESPONSES, ASK),
     "response, streamed": (RESPONSES, {**ASK, "stream": True}),
     "response, adapter": (RESPONSES, {**ASK, "model": "qwen:pirate"}),
@@ -121,6 +122,24 @@ def test_an_answer_names_the_cost_that_the_ledger_charges(
         "the gateway's row")[0]
     assert (code, outcome) == (200, "finished")
     assert model.startswith(("qwen", "embed")), model
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [(CHAT, chat("qwen", stream=True)), (CHAT, chat("qwen", stream=True, stream_options={"include_usage": False})),
+     (CHAT, chat("qwen", stream=True, stream_options={"continuous_usage_stats": True})),
+     (COMPLETIONS, {"model": "qwen", "prompt": "a", "max_tokens": 4, "stream": True})],
+)
+def test_a_stream_that_did_not_ask_for_usage_shows_none_and_is_charged_all_the_same(
+        ends: LiveFleet, caller: Caller, charged: Callable[[str], int], path: str, body: dict[str, Any]) -> None:
+    answer = caller.call(path, body)
+    assert answer.status == 200 and answer.body.endswith(b"data: [DONE]\n\n")
+    assert all(line.startswith(b"data: ") for line in answer.body.splitlines() if line)
+    assert all(e["choices"] and not e.get("usage") for e in events(answer))
+    assert charged(answer.request_id) > 0
+    ((completion,),) = eventually(lambda: ends.rows(
+        "SELECT completion_tokens FROM requests WHERE request_id = ?", answer.request_id), "the gateway's row")
+    assert completion and completion > 0, "the gateway learns the tokens"
 
 
 @pytest.mark.parametrize(

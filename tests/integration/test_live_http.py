@@ -93,7 +93,7 @@ def test_an_engine_refusal_costs_nothing_and_leaves_a_row(fleet: LiveFleet, call
                       "the request's row")
     assert rows == [(400, "rejected")]
     fleet.settled()
-    assert fleet.rows("SELECT nanousd FROM charges WHERE request_id = ?", answer.request_id) == []
+    assert fleet.rows("SELECT direct FROM charges WHERE request_id = ?", answer.request_id) == []
 
 
 def test_a_replica_answers_no_one_but_the_gateway(fleet: LiveFleet, caller: Caller) -> None:

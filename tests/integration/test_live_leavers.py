@@ -63,5 +63,5 @@ def test_leaving_frees_the_engine_within_a_second_and_is_charged_as_waste(fleet:
 def _rows(fleet: LiveFleet) -> list[tuple[Any, ...]]:
     """Requests of this tenant that are over, with their charges, in the order of their beginning."""
     return fleet.rows(
-        "SELECT q.outcome, q.code, c.outcome, c.nanousd, c.prompt_tokens, c.completion_tokens FROM requests q"
+        "SELECT q.outcome, q.code, c.outcome, c.direct + c.waste, c.prompt_tokens, c.completion_tokens FROM requests q"
         " JOIN charges c USING (request_id) WHERE q.tenant = ? AND c.outcome <> 'running' ORDER BY started_at", TENANT)

@@ -40,7 +40,7 @@ def test_a_load_tests_report_agrees_with_the_ledger(fleet: LiveFleet, tmp_path: 
     assert set(report["models"]) == {"qwen", "llama"} and report["errors"] == []
 
     rows = {model: (count, prompt, completion, nanousd) for model, count, prompt, completion, nanousd in fleet.rows(
-        "SELECT q.model, COUNT(*), SUM(q.prompt_tokens), SUM(q.completion_tokens), SUM(c.nanousd) FROM requests q"
+        "SELECT q.model, COUNT(*), SUM(q.prompt_tokens), SUM(q.completion_tokens), SUM(c.direct) FROM requests q"
         " JOIN keys k USING (key_id) JOIN charges c USING (request_id)"
         " WHERE k.name = 'load test' AND q.started_at >= ? AND q.outcome = 'finished' GROUP BY 1", began)}
     assert sum(count for count, *_ in rows.values()) >= 10

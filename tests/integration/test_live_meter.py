@@ -95,16 +95,33 @@ def test_tokens_equal_the_sums_of_usage(fleet: LiveFleet, answers: list[tuple[st
 
 def test_cost_counters_equal_the_ledger_and_the_answers(fleet: LiveFleet, answers: list[tuple[str, Answer]]) -> None:
     found = fleet.metrics()
-    mine = {b: nano(found.sum("flotilla_cost_usd_total", tenant=TENANT, bucket=b)) for b in ("direct", "waste")}
-    assert mine == {"direct": sum(nano(a.json["usage"]["cost"]) for _, a in answers), "waste": 0}
+    work = {b: nano(found.sum("flotilla_cost_usd_total", tenant=TENANT, bucket=b)) for b in ("direct", "waste")}
+    assert work["direct"] > 0 == work["waste"]
+    loaded = sum(work.values()) + nano(found.sum("flotilla_allocated_cost_usd_total", tenant=TENANT))
+    assert loaded == sum(nano(a.json["usage"]["cost"]) for _, a in answers)
     totals = fleet.settled()
     found = fleet.metrics()
     for model, sums in totals.models().items():
         for bucket in ("direct", "waste", "cold_start"):
             counted = found.sum("flotilla_cost_usd_total", model=model, bucket=bucket)
             assert nano(counted) == sums.nanousd[bucket], (model, bucket)
-        idle = found.sum("flotilla_cost_usd_total", model=model, bucket="idle")
-        assert nano(idle) >= sums.nanousd["idle"] > 0
+        if model:  # the overhead's is none
+            idle = found.sum("flotilla_cost_usd_total", model=model, bucket="idle")
+            assert nano(idle) >= sums.nanousd["idle"] > 0
+
+
+def test_the_books_are_told_to_add_up(fleet: LiveFleet, answers: list[tuple[str, Answer]]) -> None:
+    residual = "flotilla_attribution_residual_nanousd"
+    eventually(lambda: fleet.metrics().of(residual), "the residual is computed", 40, 0.5)
+    assert fleet.metrics().sum(residual) == 0
+    assert fleet.metrics().sum("flotilla_ledger_up") == 1
+
+
+@pytest.mark.parametrize("model", ["qwen", "llama"])
+def test_what_apis_would_have_asked_is_counted(
+        fleet: LiveFleet, answers: list[tuple[str, Answer]], model: str) -> None:
+    told = fleet.metrics().of("flotilla_counterfactual_usd_total", model=model, tenant=TENANT)
+    assert {has["comparator"] for has, _ in told} and all(value > 0 for _, value in told)
 
 
 def test_nothing_is_in_flight_when_nothing_is(fleet: LiveFleet, answers: list[tuple[str, Answer]]) -> None:

@@ -139,7 +139,7 @@ def test_the_fleet_and_every_replica_are_scraped(fleet: LiveFleet, prometheus: P
 
 
 def test_costs_tokens_and_requests_equal_the_ledger(fleet: LiveFleet, prometheus: Prometheus, watched: float) -> None:
-    charged = dict(fleet.rows("SELECT r.model, SUM(c.nanousd) FROM charges c JOIN replicas r USING (replica_id)"
+    charged = dict(fleet.rows("SELECT r.model, SUM(c.direct) FROM charges c JOIN sources r USING (source_id)"
                               " WHERE c.tenant = ? GROUP BY 1", TENANT))
     cost = prometheus.ask(f'sum by (model) (flotilla_cost_usd_total{{tenant="{TENANT}", bucket="direct"}})')
     assert {model: round(usd * 1e9) for model, usd in cost.items()} == charged
@@ -154,8 +154,8 @@ def test_throughput_and_cost_per_request_are_what_was_sent(
     assert rate == pytest.approx(STREAMS * TOKENS, rel=0.5), "rates are extrapolated to the whole minute"
     each = prometheus.ask(f'sum by (model) (increase(flotilla_cost_usd_total{{{of}, bucket=~"direct|waste"}}[1m]))'
                           f' / sum by (model) (increase(flotilla_requests_total{{{of}, code="200"}}[1m]))')
-    rows = fleet.rows("SELECT r.model, AVG(c.nanousd), MIN(c.nanousd), MAX(c.nanousd) FROM charges c JOIN replicas r"
-                      " USING (replica_id) WHERE c.tenant = ? GROUP BY 1", TENANT)
+    rows = fleet.rows("SELECT r.model, AVG(c.direct + c.waste), MIN(c.direct + c.waste), MAX(c.direct + c.waste)"
+                      " FROM charges c JOIN sources r USING (source_id) WHERE c.tenant = ? GROUP BY 1", TENANT)
     assert len(rows) == 2
     for model, mean, least, most in rows:
         assert min(least, 0.8 * mean) <= each[model] * 1e9 <= max(most, 1.2 * mean)

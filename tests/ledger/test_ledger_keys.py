@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from pathlib import Path
 
 import pytest
-from ledger_samples import PEPPER
+from ledger_samples import PEPPER, alter
 
 from serving.errors import ConfigError, InvalidKey, KeysUnavailable
 from serving.fleet.tenants import SHOWN
@@ -19,13 +20,14 @@ def create(ledger: Ledger, name: str = "laptop", tenant: str = "demo", now: floa
     return keys.create(ledger, tenant, name, PEPPER, now)[0]
 
 
-def test_a_key_is_listed_and_its_text_is_nowhere(ledger: Ledger) -> None:
+def test_a_key_is_listed_and_its_text_is_nowhere(sqlite_ledger: Ledger) -> None:
+    ledger = sqlite_ledger
     text = create(ledger)
     (found,) = keys.all_keys(ledger)
     assert (found.tenant, found.name, found.prefix, found.usable) == ("demo", "laptop", text[:SHOWN], True)
-    with sqlite3.connect(ledger.path) as db:
+    with sqlite3.connect(ledger.name) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    kept = b"".join(path.read_bytes() for path in ledger.path.parent.iterdir())
+    kept = b"".join(path.read_bytes() for path in Path(ledger.name).parent.iterdir())
     assert found.digest.encode() in kept, "the bytes that were read are not those of the ledger"
     assert text.encode() not in kept
     assert text[SHOWN:].encode() not in kept
@@ -139,8 +141,7 @@ async def test_known_keys_stay_good_while_the_ledger_is_away(
     text = create(ledger)
     keyring = LedgerKeyring(ledger, PEPPER, max_age_s=0.0)
     await keyring.principal(text)
-    with ledger.transaction() as db:
-        db.execute("ALTER TABLE keys RENAME TO away")
+    alter(ledger, "ALTER TABLE keys RENAME TO away")
     assert (await keyring.principal(text)).tenant == "demo"
     assert "stay in use" in caplog.text
 
@@ -148,11 +149,9 @@ async def test_known_keys_stay_good_while_the_ledger_is_away(
 async def test_keys_that_were_never_readable_are_not_called_wrong(ledger: Ledger) -> None:
     """A good key must not be told that it is bad because the ledger is away."""
     text = create(ledger)
-    with ledger.transaction() as db:
-        db.execute("ALTER TABLE keys RENAME TO away")
+    alter(ledger, "ALTER TABLE keys RENAME TO away")
     keyring = LedgerKeyring(ledger, PEPPER)
     with pytest.raises(KeysUnavailable):
         await keyring.principal(text)
-    with ledger.transaction() as db:
-        db.execute("ALTER TABLE away RENAME TO keys")
+    alter(ledger, "ALTER TABLE away RENAME TO keys")
     assert (await keyring.principal(text)).tenant == "demo"

@@ -28,6 +28,7 @@ def test_the_environment_is_read() -> None:
     assert found.api_key == "flt_1"
     assert found.base_url == ""
     assert found.ledger_path == Path("/x/y/ledger.db")
+    assert found.spool_dir == Path("/x/y/spool")
 
 
 def test_an_unknown_setting_is_refused() -> None:
@@ -53,6 +54,14 @@ def test_secrets_are_masked_and_the_rest_is_not() -> None:
         text = shown[PREFIX + field.name.upper()]
         assert (text == "********") == (field.name in Settings.SECRET)
     assert Settings().shown()["FLOTILLA_API_KEY"] == ""  # that there is none may be seen
+
+
+def test_the_ledger_is_a_file_of_the_state_directory_or_where_the_url_says() -> None:
+    assert Settings(state_dir=Path("/x/y")).database == "/x/y/ledger.db"
+    url = "postgresql://flotilla:p4ssw0rd@db:5432/ledger"
+    found = Settings.read({"FLOTILLA_STATE_DIR": "/x/y", "FLOTILLA_DATABASE_URL": url})
+    assert found.database == url
+    assert "p4ssw0rd" not in str(found.shown())
 
 
 def test_whatever_is_called_secret_is_masked() -> None:

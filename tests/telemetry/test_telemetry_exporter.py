@@ -16,6 +16,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from serving.errors import LedgerError
 from serving.telemetry.exporter import Sample, Target, serve
 from serving.telemetry.metrics import METRICS
 
@@ -42,11 +43,12 @@ class Exporter:
     directory: Path
     samples: Callable[[], Iterable[Sample]] = lambda: ()
     targets: Callable[[], Iterable[Target]] = lambda: ()
+    local: Callable[[], Iterable[Sample]] = lambda: ()
     gateways: list[subprocess.Popen] = field(default_factory=list)
 
     def start(self) -> None:
         self.server = serve(
-            "127.0.0.1", 0, str(self.directory), lambda: self.samples(), lambda: self.targets()
+            "127.0.0.1", 0, str(self.directory), lambda: self.samples(), lambda: self.targets(), lambda: self.local()
         )
         threading.Thread(
             target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
@@ -145,13 +147,13 @@ def test_every_metric_of_the_table_is_told_with_its_help_and_type(
     assert (code, kind.split(";")[0]) == (200, accept.split(";")[0])
     families = {f.name: f for f in parse(text)}
     for metric in METRICS:
-        if metric.source == "ledger" or metric.name in (
+        if metric.source != "gateway" or metric.name in (
             "flotilla_requests_total",
             "flotilla_requests_in_flight",
         ):
             found = families[metric.name.removesuffix("_total")]
             assert found.type == metric.kind
-            if metric.source == "ledger":
+            if metric.source != "gateway":
                 assert found.documentation == metric.help
 
 
@@ -165,8 +167,37 @@ def test_replicas_are_told_in_prometheus_form(exporter: Exporter) -> None:
     ]
 
 
+def test_while_the_ledger_is_away_there_is_a_gap_where_its_truth_would_be_and_no_zero(exporter: Exporter) -> None:
+    def away() -> Iterator[Sample]:
+        yield Sample("flotilla_replicas", ("qwen",), 2)
+        raise LedgerError("the database is away")
+
+    assert exporter.gateway(3).stdout.readline() == b"counted\n"
+    exporter.local = lambda: [Sample("flotilla_ledger_spool_bytes", ("gateway",), 4096)]
+    exporter.samples = away
+    values = exporter.values()
+    assert values["flotilla_ledger_up",] == 0
+    assert values[REQUESTS] == 3, "gateways are seen on"
+    assert values["flotilla_ledger_spool_bytes", ("process", "gateway")] == 4096
+    told = exporter.get("/metrics")[2]
+    assert not [m.name for m in METRICS if m.source == "ledger" and m.name in told]
+    exporter.samples = lambda: [Sample("flotilla_replicas", ("qwen",), 2)]
+    values = exporter.values()
+    assert (values["flotilla_ledger_up",], values["flotilla_replicas", ("model", "qwen")]) == (1, 2)
+
+
+@pytest.mark.parametrize("error", [OSError, LedgerError])
+def test_no_list_of_replicas_is_told_that_is_not_known(exporter: Exporter, error: type[Exception]) -> None:
+    def away() -> Iterator[Target]:
+        yield from ()
+        raise error("the database is away")
+
+    exporter.targets = away
+    assert exporter.get("/targets")[0] == 503  # Prometheus goes on with the one it has
+
+
 @pytest.mark.parametrize("path", ["/metrics", "/targets"])
-def test_no_half_truth_when_the_ledger_is_away(exporter: Exporter, path: str) -> None:
+def test_no_half_truth_when_something_else_is_wrong(exporter: Exporter, path: str) -> None:
     def away() -> Iterator:
         yield from ()
         raise OSError("the disk is gone")

@@ -11,23 +11,28 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving.telemetry.metrics import BY_NAME, METRICS, GatewayMetrics, Metric
 
 UNITS = ("_seconds", "_usd", "_total", "_bytes", "_ratio")
-UNITLESS = {"flotilla_requests_in_flight", "flotilla_requests_queued", "flotilla_replicas"}  # counts of things
+UNITLESS = {"flotilla_requests_in_flight", "flotilla_requests_queued", "flotilla_replicas",  # counts of things
+            "flotilla_step_model_fitted", "flotilla_ledger_up"}  # yes or no
+EXACT = {"flotilla_attribution_residual_nanousd"}  # 0 or wrong: not even a rounded float may hide one of these
+FLEETWIDE = {"flotilla_attribution_residual_nanousd", "flotilla_ledger_up", "flotilla_ledger_spool_bytes",
+             "flotilla_ledger_unmetered_requests_total"}  # of the ledger, which is one for all models
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
 def test_a_name_says_whose_it_is_and_in_which_unit(metric: Metric) -> None:
     assert re.fullmatch(r"flotilla(_[a-z]+)+", metric.name)
     assert metric.name.endswith("_total") == (metric.kind == "counter")
-    assert metric.name.endswith(UNITS) or metric.name in UNITLESS
+    assert metric.name.endswith(UNITS) or metric.name in UNITLESS | EXACT
     assert not metric.name.endswith(("_bucket", "_sum", "_count", "_created", "_info"))
-    assert not re.search(r"_(ms|milliseconds|minutes|hours|nanousd)(_|$)", metric.name)
+    assert metric.name in EXACT or not re.search(r"_(ms|milliseconds|minutes|hours|nanousd)(_|$)", metric.name)
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
 def test_labels_are_few_and_bounded(metric: Metric) -> None:
     assert len(set(metric.labels)) == len(metric.labels)
-    assert set(metric.labels) <= {"model", "tenant", "endpoint", "code", "kind", "bucket", "state", "to"}
-    assert metric.labels[0] == "model"
+    assert set(metric.labels) <= {"model", "tenant", "endpoint", "code", "kind", "bucket", "state", "to", "variant",
+                                  "comparator", "process", "role"}
+    assert metric.name in FLEETWIDE or metric.labels[0] == "model"
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)

@@ -12,7 +12,8 @@ _ID = {"type": "string", "maxLength": 128, "pattern": "^[!-~]{1,128}$"}
 INFO = {
     "title": "Flotilla",
     "version": "1",
-    "description": "Open models behind one API. Requests and answers are vLLM's own; an answer's usage has its cost.",
+    "description": "Open models behind one API. Requests and answers are vLLM's own; an answer's usage has its cost, "
+                   "fully loaded.",
 }
 SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A key of this fleet: `flt_…`."},
@@ -32,6 +33,9 @@ PARAMETERS: dict[str, Any] = {
 HEADERS: dict[str, Any] = {
     "x-flotilla-request-id": {"schema": {"type": "string"}, "description": "The id of the request in the ledger."},
     "x-flotilla-model": {"schema": {"type": "string"}, "description": "The model, with its adapter, that answered."},
+    "x-flotilla-cost-usd": {"schema": {"type": "string", "pattern": r"^\d+\.\d{9}$"},
+                            "description": "The cost that the answer's usage names, USD, in the same digits. Streams "
+                                           "have it in their usage only."},
     "x-request-id": {"schema": {"type": "string"}, "description": "Your own id, or the ledger's."},
     "retry-after": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds after which to try again."},
     "www-authenticate": {"schema": {"type": "string"}, "description": "`Bearer`."},
@@ -43,6 +47,7 @@ def _headers(*names: str) -> dict[str, Any]:
 
 
 ANSWER_HEADERS = _headers("x-flotilla-request-id", "x-flotilla-model", "x-request-id")
+COSTED_HEADERS = ANSWER_HEADERS | _headers("x-flotilla-cost-usd")
 ERROR_HEADERS = {
     401: _headers("x-flotilla-request-id", "x-request-id", "www-authenticate"),
     429: _headers("x-flotilla-request-id", "x-request-id", "retry-after"),
@@ -50,8 +55,9 @@ ERROR_HEADERS = {
     503: _headers("x-flotilla-request-id", "x-request-id", "retry-after"),
 }
 STREAM = ("With `stream`: server-sent events. A stream that breaks ends with an error event and without its usual last "
-          "one.")
-COST = {"type": "number", "description": "USD that this answer's work cost, without the replica's idle time."}
+          "one. Chat and completion streams tell usage and cost where `stream_options.include_usage` asks for them.")
+COST = {"type": "number", "description": "USD that this answer cost, fully loaded: its work and its part of idle time "
+                                         "and cold starts by the fleet's policy."}
 MODEL = {"type": "string", "description": "A model, alias, route or `model:adapter`; `GET /v1/models` lists them."}
 SCHEMAS: dict[str, Any] = {
     "Error": {

@@ -20,6 +20,7 @@ from serving.gateway.openapi.schemas import REF, merge_equal, prune, tidy
 _STREAMING = {"chat_completions", "completions", "responses", "responses_get", "messages", "transcriptions",
               "translations"}
 _BYTES = {"embeddings", "pooling"}  # with encoding_format "bytes"
+_COSTLESS = {"tokenize", "detokenize", "count_tokens", "translations"}  # their answers tell no usage
 _USAGE = ("UsageInfo", "RerankUsage", "ResponseUsage", "AnthropicUsage", "TranscriptionUsageAudio")
 _ENGINE_SAYS = {400: "The engine refuses the request; where there is a code, it is the status.",
                 404: "The model has no such endpoint; where there is a code, it is the status."}
@@ -83,7 +84,8 @@ def _operation(endpoint: Endpoint, path: str, engine: dict[str, Any]) -> dict[st
         content["text/event-stream"] = {"schema": {"type": "string", "description": own.STREAM}}
     if endpoint.name in _BYTES:
         content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
-    answered = {"description": "The engine's answer.", "headers": own.ANSWER_HEADERS, "content": content}
+    headers = own.ANSWER_HEADERS if endpoint.name in _COSTLESS else own.COSTED_HEADERS
+    answered = {"description": "The engine's answer.", "headers": headers, "content": content}
     codes = [c for c in _codes() if "requestBody" in engine or c not in _FOR_BODIES]
     made["responses"] = {"200": answered} | _refused(endpoint.dialect, codes)
     return made

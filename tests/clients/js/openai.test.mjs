@@ -29,18 +29,30 @@ test("a chat answer names its tokens and its cost", async () => {
   assert.ok(data.choices[0].message.content);
   assert.equal(data.usage.completion_tokens, 9);
   assert.ok(data.usage.cost > 0);
+  assert.equal(Number(response.headers.get("x-flotilla-cost-usd")), data.usage.cost);
   assert.match(response.headers.get("x-flotilla-request-id"), /^flo-[0-9a-f]{32}$/);
 });
 
-test("a stream comes in chunks and ends with its usage", async () => {
+test("a stream comes in chunks and tells no usage that was not asked for", async () => {
   const stream = await client.chat.completions
     .create({ model: "qwen", messages, stream: true, ...exactly(12) });
   let text = "", last;
   for await (const chunk of stream) {
     text += chunk.choices[0].delta.content ?? "";
+    assert.ok(!chunk.usage);
     last = chunk;
   }
   assert.ok(text);
+  assert.equal(last.choices[0].finish_reason, "length");
+});
+
+test("a stream ends with its usage where it is asked for", async () => {
+  const stream = await client.chat.completions.create({
+    model: "qwen", messages, stream: true, stream_options: { include_usage: true }, ...exactly(12),
+  });
+  let last;
+  for await (const chunk of stream) last = chunk;
+  assert.deepEqual(last.choices, []);
   assert.equal(last.usage.completion_tokens, 12);
   assert.ok(last.usage.cost > 0);
 });

@@ -1,0 +1,101 @@
+"""The part of the fleet file about one model: its weights, how vLLM runs it, what it promises, what it is held against.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from serving.fleet.config import Strict
+from serving.fleet.costspecs import Comparator
+from serving.fleet.specs import AdapterSpec, Name, OverloadSpec, as_tuple
+
+
+class EngineSpec(Strict):
+    """How vLLM runs the model. Fields are the ones Flotilla itself reasons about; `args` passes the rest through."""
+
+    max_model_len: int = Field(4096, ge=16, description="Longest prompt plus output, tokens.")
+    max_num_seqs: int = Field(64, ge=1, description="Most requests that the engine runs at once.")
+    tensor_parallel_size: int = Field(1, ge=1, description="Devices that share one replica's layers.")
+    kv_cache_mib: int | None = Field(None, ge=1, description="Memory for the KV cache, MiB. Empty: vLLM decides.")
+    tool_call_parser: str | None = Field(None, description="vLLM's parser for tool calls; switches tool calls on.")
+    metering: Literal["steps", "window"] = Field(
+        "steps", description="steps: vLLM's scheduler tells what every step worked on. window: for engines without "
+        "that hook, time is shared in equal parts by the requests that are there.")
+    reasoning_parser: str | None = Field(None, description="vLLM's parser that separates reasoning from content.")
+    args: dict[str, Any] = Field(default_factory=dict, description="Further vLLM engine arguments, as vLLM names them.")
+    env: dict[str, str] = Field(default_factory=dict, description="Environment of the engine's processes.")
+
+    @field_validator("args")
+    @classmethod
+    def _not_ours(cls, args: dict[str, Any]) -> dict[str, Any]:
+        ours = {"max_model_len", "max_num_seqs", "tensor_parallel_size", "tool_call_parser", "reasoning_parser"}
+        taken = {"model", "served_model_name", "scheduler_cls", "distributed_executor_backend", "additional_config"}
+        for key in args:
+            if key in ours:
+                raise ValueError(f"{key!r} has a field of its own; move it from args to engine")
+            if key in taken:
+                raise ValueError(f"{key!r} is set by Flotilla and cannot be changed here")
+        return args
+
+
+class ReplicaRange(Strict):
+    """How many replicas a model has."""
+
+    min: int = Field(1, ge=0, description="Replicas that always run. 0: none until someone asks for the model.")
+    max: int = Field(1, ge=1, description="Most replicas that may run. Nothing scales by itself yet: min run.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ReplicaRange:
+        if self.max < self.min:
+            raise ValueError(f"max ({self.max}) is below min ({self.min})")
+        return self
+
+
+class Slo(Strict):
+    """What the model promises to a caller, at the percentile that the load test's scenario asks for."""
+
+    ttft_ms: float = Field(gt=0, description="Time to first token, milliseconds.")
+    tpot_ms: float = Field(gt=0, description="Time per output token after the first, milliseconds.")
+
+
+class ModelSpec(Strict):
+    """One open model of the fleet."""
+
+    source: str = Field(description="Hub id, path of a checkpoint, or small:FAMILY for random weights made here.")
+    revision: str | None = Field(None, description="Pinned revision of a hub id.")
+    architecture: str = Field(description="Architecture class, as in the checkpoint's config.json.")
+    accelerator: Name = Field(description="Accelerator profile that a replica runs on.")
+    engine: EngineSpec = Field(default_factory=EngineSpec)
+    replicas: ReplicaRange = Field(default_factory=ReplicaRange)
+    slo: Slo
+    aliases: tuple[Name, ...] = Field((), description="Further names that route to this model.")
+    adapters: dict[Name, AdapterSpec] = Field(default_factory=dict, description="LoRA adapters, asked for as "
+                                              "model:adapter.")
+    fallback: tuple[str, ...] = Field((), description="Models asked instead, in this order, while this one is down, "
+                                      "full or at zero.")
+    routing: Literal["prefix", "least_loaded", "round_robin"] = Field(
+        "prefix", description="Which replica: the one that has seen the conversation, the least busy, or by turns.")
+    overload: OverloadSpec = Field(default_factory=OverloadSpec)
+    owner: Name | None = Field(None, description="Tenant that asked for the replicas that always run; with costs.idle: "
+                                                 "owner it is charged with their idle time.")
+    comparators: tuple[Comparator, ...] = Field((), description="APIs whose prices the traffic is held against, one of "
+                                                                "each role.")
+
+    _lists = field_validator("aliases", "comparators", "fallback", mode="before")(as_tuple)
+
+    @property
+    def small_family(self) -> str | None:
+        """The family of a checkpoint made here, or None for real weights."""
+        return self.source.removeprefix("small:") if self.source.startswith("small:") else None
+
+    @property
+    def small_adapters(self) -> tuple[str, ...]:
+        """Names of the adapters made here; they fit a checkpoint made here only."""
+        return tuple(name for name, adapter in self.adapters.items() if adapter.small_kind is not None)
+
+    @property
+    def devices(self) -> int:
+        """Devices that one replica occupies."""
+        return self.engine.tensor_parallel_size
