@@ -6,6 +6,7 @@ state directory, readable by its owner alone.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 from serving.errors import ConfigError
 
 PREFIX = "FLOTILLA_"
+_EXAMPLE = "topology.kubernetes.io/region"
 _MASK = "********"
 
 
@@ -30,6 +32,7 @@ class Settings:
     key_pepper: str = ""
     replica_secret: str = ""
     database_url: str = ""
+    node_labels: str = ""
 
     SECRET = ("api_key", "key_pepper", "replica_secret", "database_url")
     MEANING = {
@@ -40,6 +43,7 @@ class Settings:
         "api_key": "the key that `loadtest` uses; empty: a key made for the load test",
         "key_pepper": "secret under which API keys are hashed; empty: made once in the state directory",
         "replica_secret": "secret that replicas expect of gateways; empty: made once in the state directory",
+        "node_labels": "labels of the Kubernetes node that a process runs on, as JSON; for prices that nodes decide",
         "database_url": "the ledger's database, postgresql://…; empty: SQLite in the state directory",
     }
 
@@ -64,6 +68,19 @@ class Settings:
     def ledger_path(self) -> Path:
         """The ledger's file."""
         return self.state_dir.absolute() / "ledger.db"
+
+    def labels(self) -> dict[str, str] | None:
+        """The node's labels; None where none are known. Raises: ConfigError."""
+        if not self.node_labels:
+            return None
+        try:
+            found = json.loads(self.node_labels)
+        except ValueError as error:
+            raise ConfigError(f"{PREFIX}NODE_LABELS is not JSON: {error}") from error
+        if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+            example = f'{{"{_EXAMPLE}": "us-east-1"}}'
+            raise ConfigError(f"{PREFIX}NODE_LABELS must be a JSON object of texts, such as {example}")
+        return found
 
     @property
     def database(self) -> str:

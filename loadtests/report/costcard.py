@@ -15,7 +15,7 @@ ROLE_NAMES = {
     "frontier": "frontier",
 }
 _BUCKETS = {"direct": "--b0", "waste": "--b1", "idle": "--b2", "cold_start": "--b3", "overhead": "--b4"}
-_BASIS = {"fully_loaded": "fully loaded", "direct": "direct only", None: "not known"}
+_BASIS = {"fully_loaded": "fully loaded", "charged": "as charged", None: "not known"}
 
 
 def cost_card(report: Report) -> str:
@@ -44,7 +44,7 @@ def _table(report: Report) -> str:
         "Output<small>tokens</small>",
         "Whole run",
         "Per request",
-        "Direct<small>per request</small>",
+        "Charged<small>per request, by usage.cost</small>",
         "Per 1M tokens",
         "Basis",
     ]
@@ -59,7 +59,7 @@ def _table(report: Report) -> str:
                 figures.count(row.whole_run.output_tokens),
                 figures.usd(row.cost_usd),
                 figures.usd(row.cost_per_request_usd),
-                figures.usd(row.direct_cost_per_request_usd),
+                figures.usd(row.charged_cost_per_request_usd),
                 figures.usd(row.cost_per_mtok_usd),
                 _BASIS[row.cost_basis],
             ]

@@ -34,11 +34,11 @@ def traffic(records: Sequence[Record]) -> Traffic:
 def model_cost(records: Sequence[Record], ledger: ModelLedger | None) -> Cost:
     """Cost of one model's whole run: everything the ledger metered for it, else what the responses said."""
     priced = [record for record in records if record.ok and record.cost_usd is not None]
-    direct = sum(record.cost_usd or 0.0 for record in priced)
-    direct_each = direct / len(priced) if priced else None
+    charged = sum(record.cost_usd or 0.0 for record in priced)
+    charged_each = charged / len(priced) if priced else None
     if ledger is None:
-        return _cost("direct" if priced else None, direct, traffic(priced), direct_each)
-    return _cost("fully_loaded", usd(ledger.nanousd.total), traffic(records), direct_each)
+        return _cost("charged" if priced else None, charged, traffic(priced), charged_each)
+    return _cost("fully_loaded", usd(ledger.nanousd.total), traffic(records), charged_each)
 
 
 def mix_cost(costs: Sequence[Cost], whole: Traffic, records: Sequence[Record]) -> Cost:
@@ -46,10 +46,10 @@ def mix_cost(costs: Sequence[Cost], whole: Traffic, records: Sequence[Record]) -
     bases = {cost.cost_basis for cost in costs}
     basis = bases.pop() if len(bases) == 1 else None
     priced = [record for record in records if record.ok and record.cost_usd is not None]
-    direct = sum(record.cost_usd or 0.0 for record in priced)
+    charged = sum(record.cost_usd or 0.0 for record in priced)
     covered = whole if basis == "fully_loaded" else traffic(priced)
     total = sum(cost.cost_usd or 0.0 for cost in costs)
-    return _cost(basis, total, covered, direct / len(priced) if priced else None)
+    return _cost(basis, total, covered, charged / len(priced) if priced else None)
 
 
 def comparator_costs(comparators: Sequence[Comparator], whole: Traffic, own: Cost) -> list[ComparatorCost]:
@@ -102,21 +102,21 @@ def role_costs(by_model: Mapping[str, Sequence[ComparatorCost]], own: Cost) -> d
 def saving(own: Cost, other_usd: float) -> float | None:
     """1 − own / other: 0.9 is a tenth of the price, below 0 is dearer.
 
-    None unless the own cost is fully loaded: direct cost leaves out what an API price has in it.
+    None unless the own cost is fully loaded: what answers were charged with leaves out what an API price has in it.
     """
     if own.cost_basis != "fully_loaded" or own.cost_usd is None or other_usd <= 0:
         return None
     return 1.0 - own.cost_usd / other_usd
 
 
-def _cost(basis: CostBasis | None, total: float, covered: Traffic, direct_each: float | None) -> Cost:
+def _cost(basis: CostBasis | None, total: float, covered: Traffic, charged_each: float | None) -> Cost:
     each = total / covered.succeeded if basis and covered.succeeded else None
     return Cost(
         cost_basis=basis,
         cost_usd=total if basis else None,
         cost_per_request_usd=each,
         cost_per_mtok_usd=_per_mtok(total, covered) if basis else None,
-        direct_cost_per_request_usd=direct_each,
+        charged_cost_per_request_usd=charged_each,
         fully_loaded_cost_per_request_usd=each if basis == "fully_loaded" else None,
     )
 

@@ -229,7 +229,7 @@ def _muted(text: str) -> str:
 
 
 def _basis(basis: str | None) -> str:
-    return {"fully_loaded": "fully loaded", "direct": "direct only"}.get(basis or "", "not known")
+    return {"fully_loaded": "fully loaded", "charged": "as charged"}.get(basis or "", "not known")
 
 
 def _attained(share: float | None) -> str:

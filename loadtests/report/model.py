@@ -15,7 +15,7 @@ from loadtests.context import FleetContext, Role
 from loadtests.runinfo import Arrivals, Quantiles
 from loadtests.scenario import Slo
 
-CostBasis = Literal["fully_loaded", "direct"]
+CostBasis = Literal["fully_loaded", "charged"]
 
 
 class Part(BaseModel):
@@ -62,13 +62,13 @@ class ComparatorCost(Part):
 
 
 class Cost(Part):
-    """What the whole run cost, USD. basis None: neither ledger nor usage.cost said anything."""
+    """What the whole run cost, USD. basis None: neither ledger nor usage.cost said anything; charged: by usage.cost."""
 
     cost_basis: CostBasis | None
     cost_usd: float | None
     cost_per_request_usd: float | None
     cost_per_mtok_usd: float | None
-    direct_cost_per_request_usd: float | None
+    charged_cost_per_request_usd: float | None
     fully_loaded_cost_per_request_usd: float | None
 
 

@@ -39,11 +39,11 @@ def _costs(models: Mapping[str, ModelReport], ledger: Ledger | None) -> list[str
         found.append(
             f"No cost is known for {', '.join(unknown)}: no ledger, and the responses carried no usage.cost."
         )
-    direct = [name for name, model in busy.items() if model.cost_basis == "direct"]
-    if direct:
+    charged = [name for name, model in busy.items() if model.cost_basis == "charged"]
+    if charged:
         found.append(
-            f"Cost of {', '.join(direct)} is direct only (usage.cost of the responses): idle time, waste, "
-            "cold starts and overhead are missing, so no saving against an API is given."
+            f"Cost of {', '.join(charged)} is as charged (usage.cost of the responses): overhead, aborted work and "
+            "idle time that no one was charged with are missing, so no saving against an API is given."
         )
     if ledger is not None and ledger.residual_nanousd:
         found.append(f"The ledger left {ledger.residual_nanousd} nano-USD of the run without an owner.")

@@ -11,7 +11,7 @@ from loadtests.report.costcard import ROLE_NAMES
 from loadtests.report.model import ModelReport, Report, Totals
 
 _STYLE = {"pass": "bold green", "fail": "bold red", "invalid": "bold yellow"}
-_BASIS = {"fully_loaded": "fully loaded", "direct": "direct only", None: "unknown"}
+_BASIS = {"fully_loaded": "fully loaded", "charged": "as charged", None: "unknown"}
 
 
 def print_summary(report: Report, console: Console) -> None:

@@ -64,8 +64,7 @@ def shown_span(begin: float, end: float) -> str:
 
 def ledger() -> Ledger:
     """The ledger of this process's settings. Raises: LedgerError."""
-    own = settings()
-    return Ledger.open(getattr(own, "database", "") or own.ledger_path)
+    return Ledger.open(settings().database)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from serving.cli.output import settings
 from serving.cli.run import Json
 from serving.errors import ConfigError
 from serving.fleet.catalogue import Fleet, comparisons, price_book
-from serving.fleet.money import usd
+from serving.fleet.money import apportion, usd
 from serving.fleet.prices import Comparison
 from serving.ledger import keys, sums
 from serving.ledger.store import Ledger
@@ -116,14 +116,22 @@ def context(found: Fleet, file: Path) -> dict[str, Any]:
 
 
 def window(before: dict[str, sums.ModelSums], after: dict[str, sums.ModelSums], ledger: Ledger) -> dict[str, Any]:
-    """What the ledger metered between two moments, as JSON. Work still running counts as direct."""
-    models = {}
+    """What the ledger metered between two moments, as JSON. Work still running counts as direct; what serves no single
+    model is spread over them by their bills."""
+    none, models = sums.ModelSums(""), {}
+    shared = after.get("", none).nanousd["overhead"] - before.get("", none).nanousd["overhead"]
     for name, end in after.items():
+        if not name:
+            continue
         start = before.get(name, sums.ModelSums(name))
         nanousd = {bucket: end.nanousd[bucket] - start.nanousd[bucket] for bucket in end.nanousd}
         nanousd["direct"] += end.running_nanousd - start.running_nanousd
         models[name] = {"requests": end.requests - start.requests, "nanousd": nanousd,
                         "tokens": asdict(end.tokens - start.tokens)}
+    if models:
+        parts = apportion(shared, [sum(m["nanousd"].values()) for m in models.values()])
+        for model, part in zip(models.values(), parts, strict=True):
+            model["nanousd"]["overhead"] += part
     return {"models": models, "residual_nanousd": sums.reconcile(ledger).residual_nanousd}
 
 

@@ -163,7 +163,10 @@ def sentence(told: Explanation) -> str:
     begin = f"This request {so_far} {figures.money(a.loaded)}: {figures.money(a.work)} for its own work"
     if steps:
         others = sum((x.sharing - 1) * x.steps for x in lines) / steps
-        shared = f"shared with {figures.quantity(round(others, 1))} others on average" if others >= 0.05 else "alone"
+        count = figures.quantity(round(others, 1))
+        shared = "alone"
+        if others >= 0.05:
+            shared = f"shared with {count} {'other' if count == '1' else 'others'} on average"
         begin += f" in {steps:,} engine {'step' if steps == 1 else 'steps'}, {shared}"
     said.append(begin)
     if a.waste:

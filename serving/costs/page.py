@@ -169,17 +169,17 @@ def _evens(page: Page) -> str:
 def _curve(e: BreakEven, index: int) -> str:
     levels = [svg.Level(a.name, a.usd_per_request) for a in e.against]
     today = e.utilisation if e.requests_per_s > 0 else None
-    colours = {"a request here": "var(--accent)"} | {a.name: f"var(--l{i % 3})" for i, a in enumerate(e.against)}
     drawn = _both(lambda width, key: svg.cost_curve(e.usd_at, levels, today, width,
                                                     f"Cost of a request of {e.model} over utilisation", key),
                   f"even{index}")
-    rows = [[_api(a.name, a.role), dollars(a.usd_per_request), *_utilisations(a), _against(a.saving_now)] for a in e.against]
-    heads = ["Against", "API", "Break-even", f"{e.saving:.0%} saved at", f"Now, at {percent(today)}"]
-    return svg.legend(colours) + drawn + _table(f"Break-even of {e.model}", heads, rows)
+    rows = [[_api(a.name, a.role, a.usd_per_request), *_utilisations(a), _against(a.saving_now)] for a in e.against]
+    heads = ["Against", "Break-even", f"{e.saving:.0%} saved at", f"Now, at {percent(today)}"]
+    return svg.curve_legend("a request here", levels) + drawn + _table(f"Break-even of {e.model}", heads, rows)
 
 
-def _api(name: str, role: str) -> str:
-    return f"{escape(name)}<small>{escape(figures.ROLES.get(role, role))}</small>"
+def _api(name: str, role: str, amount: float | None = None) -> str:
+    cost = f", {dollars(amount)} a request" if amount is not None else ""
+    return f"{escape(name)}<small>{escape(figures.ROLES.get(role, role))}{cost}</small>"
 
 
 def _utilisations(a: Against) -> tuple[str, str]:

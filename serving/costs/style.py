@@ -29,7 +29,7 @@ p{margin:0 0 8px}
 table{border-collapse:collapse;width:100%;font-size:13px}
 caption{text-align:left;color:var(--soft);padding:0 0 4px;font-size:13px}
 th,td{padding:6px 8px;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap;vertical-align:top}
-thead th{color:var(--soft);font-weight:500}
+thead th{color:var(--soft);font-weight:500;white-space:normal}
 tbody th{font-weight:500}
 th:first-child{text-align:left;padding-left:0}
 tbody th{white-space:normal;overflow-wrap:anywhere;min-width:104px}
@@ -40,6 +40,7 @@ tr.sum td,tr.sum th{font-weight:600}
 .legend{display:flex;flex-wrap:wrap;gap:4px 16px;font-size:13px;color:var(--soft);
 margin:0 0 8px;padding:0;list-style:none}
 .legend i{display:inline-block;width:12px;height:12px;border-radius:3px;margin-right:6px;vertical-align:-1px}
+.legend b{display:inline-block;width:24px;margin-right:6px;vertical-align:4px}
 svg{display:block;width:100%;height:auto}
 svg text{fill:var(--soft);font-size:12px}
 svg text.name{fill:var(--ink)}

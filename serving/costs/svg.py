@@ -132,11 +132,14 @@ def cost_curve(at: Callable[[float], float], levels: Sequence[Level], today: flo
     body = "".join(
         f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y(t):.1f}" y2="{y(t):.1f}"/>'
         f'<text x="{left - 6}" y="{y(t) + 4:.1f}" text-anchor="end">{_short(t)}</text>' for t in _thin(axis, y))
-    for share in (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0):
-        if share >= lowest and (width > 500 or share in (0.001, 0.01, 0.1, 1.0)):
-            body += (f'<line class="tick" x1="{x(share):.1f}" x2="{x(share):.1f}" y1="{height - bottom}" '
-                     f'y2="{height - bottom + 4}"/><text x="{x(share):.1f}" y="{height - bottom + 17}" '
-                     f'text-anchor="{"end" if share == 1 else "middle"}">{share * 100:g}%</text>')
+    room = float(width)  # from where on to the left there is space for a tick's text
+    for share in (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.001, 0.0001):
+        if share < lowest or x(share) > room or (width <= 500 and share in (0.5, 0.2, 0.05, 0.02)):
+            continue
+        room = x(share) - (62 if share == 1 else 44)
+        body += (f'<line class="tick" x1="{x(share):.1f}" x2="{x(share):.1f}" y1="{height - bottom}" '
+                 f'y2="{height - bottom + 4}"/><text x="{x(share):.1f}" y="{height - bottom + 17}" '
+                 f'text-anchor="{"end" if share == 1 else "middle"}">{share * 100:g}%</text>')
     body += f'<text x="{width - right}" y="{height - 4}" text-anchor="end">utilisation (log)</text>'
     for index, level in enumerate(levels):
         if level.amount > 0:
@@ -188,5 +191,14 @@ def _svg(width: int, height: int, body: str, title: str, said: str, key: str) ->
 def legend(entries: Mapping[str, str]) -> str:
     """Names with the CSS colour of each."""
     items = "".join(f'<li><i style="background:{colour}"></i>{escape(name)}</li>' for name, colour in entries.items())
+    return f'<ul class="legend">{items}</ul>'
+
+
+def curve_legend(curve: str, levels: Sequence[Level]) -> str:
+    """The legend of a cost curve: lines as they are drawn, so that colours are not all that tells them apart."""
+    items = f'<li><b style="border-top:3px solid var(--accent)"></b>{escape(curve)}</li>'
+    for index, level in enumerate(levels):
+        style = ("solid", "dashed", "dotted", "double")[index % 4]
+        items += f'<li><b style="border-top:3px {style} var(--l{index % 3})"></b>{escape(level.name)}</li>'
     return f'<ul class="legend">{items}</ul>'
 

@@ -12,9 +12,11 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
+from serving.engines.entries import Entry, Line
 from serving.engines.steps import Ended, Step, phase_and_lost
+from serving.engines.tenanttotals import TenantTotals
 from serving.engines.unmetered import Unmetered
 from serving.errors import SpoolFull
 from serving.fleet.attribution import Charge, ReplicaMeter
@@ -22,7 +24,6 @@ from serving.fleet.loading import NO_LOADING, LoadingPolicy
 from serving.fleet.money import PriceLine
 from serving.fleet.prices import Comparison
 from serving.fleet.records import (
-    Amounts,
     ChargeRecord,
     EngineOutcome,
     MeterReading,
@@ -30,7 +31,6 @@ from serving.fleet.records import (
     Phase,
     SourceRecord,
     Tokens,
-    TotalRecord,
 )
 
 log = logging.getLogger(__name__)
@@ -63,54 +63,17 @@ class ReplicaFacts:
     refuses: bool = True
 
 
-@dataclass
-class _Open:
-    """One HTTP request and the engine requests it has become."""
-
-    tenant: str
-    calls: int = 0  # HTTP calls under way
-    running: set[str] = field(default_factory=set)
-    ended: set[str] = field(default_factory=set)
-    tokens: Tokens = Tokens()
-    preemptions: int = 0
-    outcome: EngineOutcome = "running"
-    compared: dict[str, int] = field(default_factory=dict)  # nano-USD of its tokens at each comparator
-    settled: asyncio.Event = field(default_factory=asyncio.Event)
-    idle_since: float | None = None  # monotonic seconds since when neither caller nor engine works on it
-    booked: TotalRecord | None = None  # what the totals hold of it
-    written: bool = False  # a row of it has been kept
-    stored: bool = False  # its answer may be asked for again
-    background: bool = False  # it goes on without a caller
-
-    def rest(self) -> None:
-        """Note since when no one works on it, if that is so."""
-        if not self.calls and not self.running:
-            self.idle_since = time.monotonic()
-
-
-class _Line:
-    """One engine request's part in a step: an `attribution.Working` that is filled anew each step, not made anew."""
-
-    __slots__ = ("entry", "request_id", "tokens", "context", "phase", "lost")
-
-    def __init__(self, request_id: str, entry: _Open) -> None:
-        self.request_id, self.entry, self.tokens, self.context = request_id, entry, 0, 0
-        self.phase: Phase = "decode"
-        self.lost = 0
-
-
 class Books:
     """Keeps one replica's meter. All times are monotonic nanoseconds except where a name says otherwise."""
 
     def __init__(self, facts: ReplicaFacts, started_ns: int, started_at: float, write: Write) -> None:
         self._facts, self._started_at, self._write = facts, started_at, write
         self._meter = ReplicaMeter(facts.prices, started_ns, started_at, facts.loading)
-        self._open: dict[str, _Open] = {}
-        self._lines: dict[str, _Line] = {}  # by engine request
+        self._open: dict[str, Entry] = {}
+        self._lines: dict[str, Line] = {}  # by engine request
         self._past: OrderedDict[str, int] = OrderedDict()  # nano-USD of stored answers whose requests are over
         self._changed: set[str] = set()
-        self._totals: dict[str, TotalRecord] = {}  # by tenant
-        self._unwritten: set[str] = set()
+        self._totals = TenantTotals(facts.replica_id)
         self._unmetered = Unmetered(facts.replica_id)
         self._number = self._folded = 0
         self._full = False
@@ -128,7 +91,7 @@ class Books:
         self._in_http += 1
         entry = self._open.get(request_id)
         if entry is None:
-            entry = self._open[request_id] = _Open(tenant, stored=stored)
+            entry = self._open[request_id] = Entry(tenant, stored=stored)
         entry.calls, entry.idle_since = entry.calls + 1, None
 
     def in_background(self, request_id: str) -> None:
@@ -220,11 +183,11 @@ class Books:
         for ended in step.ended:
             self._end(ended)
 
-    def _begin(self, engine_id: str) -> _Line:
+    def _begin(self, engine_id: str) -> Line:
         """The line of an engine request that has none yet."""
         request_id = self._request_of(engine_id)
         entry = self._open[request_id]
-        line = self._lines[engine_id] = _Line(request_id, entry)
+        line = self._lines[engine_id] = Line(request_id, entry)
         if engine_id not in entry.ended:  # else a step that was under way when the request ended
             entry.running.add(engine_id)
             entry.settled.clear()
@@ -236,7 +199,7 @@ class Books:
         request_id = found.group() if found else engine_id
         entry = self._open.get(request_id)
         if entry is None:
-            entry = self._open[request_id] = _Open(UNKNOWN_TENANT)
+            entry = self._open[request_id] = Entry(UNKNOWN_TENANT)
         return request_id
 
     def _end(self, ended: Ended) -> None:
@@ -252,7 +215,7 @@ class Books:
         else:
             self._over(request_id, entry, ended.outcome, tokens)  # type: ignore[arg-type]
 
-    def _over(self, request_id: str, entry: _Open, outcome: EngineOutcome, tokens: Tokens) -> None:
+    def _over(self, request_id: str, entry: Entry, outcome: EngineOutcome, tokens: Tokens) -> None:
         """All that the request has begun so far has ended."""
         entry.tokens += tokens
         if entry.booked is None:  # else what is waste would become direct again, and counters would go back
@@ -285,51 +248,27 @@ class Books:
             charge = self._charge(request_id, entry, now)
             charges.append(charge)
             if entry.outcome != "running":
-                self._book(entry, charge)
+                entry.booked = self._totals.book(charge, entry.booked)
         charges += self._unmetered.rows(now)
         self._number += 1
         intervals = tuple(i.record(self._facts.replica_id) for i in self._meter.account.changes())
-        totals = tuple(self._totals[tenant] for tenant in self._unwritten)
-        reading = MeterReading(self._number, self._source(now), intervals, tuple(charges), totals)
         self._changed.clear()
-        self._unwritten.clear()
-        return reading
+        return MeterReading(self._number, self._source(now), intervals, tuple(charges), self._totals.changes())
 
     def unread(self, reading: MeterReading) -> None:
         """A reading could not be written: it is part of the next one again."""
         self._changed.update(c.request_id for c in reading.charges if c.request_id in self._open)
-        self._unwritten.update(t.tenant for t in reading.totals)
+        self._totals.again(reading.totals)
         self._meter.account.again(reading.intervals)
         self._unmetered.again()
 
-    def _charge(self, request_id: str, entry: _Open, now: float) -> ChargeRecord:
+    def _charge(self, request_id: str, entry: Entry, now: float) -> ChargeRecord:
         charge = self._meter.charges.get(request_id) or Charge(method=self._method)
         return ChargeRecord(
             self._facts.replica_id, request_id, entry.tenant, entry.outcome, charge.amounts(entry.outcome),
             entry.tokens, charge.method, now, entry.preemptions, charge.recomputed, charge.rejected, entry.compared,
             charge.trail.segments(),
         )
-
-    def _book(self, entry: _Open, charge: ChargeRecord) -> None:
-        """Bring an ended request's share of its tenant's totals up to date; a later step adds only what is new."""
-        nothing = TotalRecord(self._facts.replica_id, entry.tenant, Amounts(), 0, 0, Tokens())
-        old = entry.booked or nothing
-        unfinished = int(charge.outcome in ("aborted", "failed"))
-        new = TotalRecord(self._facts.replica_id, entry.tenant, charge.amounts, 1, unfinished, charge.tokens,
-                          charge.compared)
-        total = self._totals.get(entry.tenant, nothing)
-        compared = {name: total.compared.get(name, 0) + new.compared.get(name, 0) - old.compared.get(name, 0)
-                    for name in {*total.compared, *new.compared}}
-        self._totals[entry.tenant] = replace(
-            total,
-            amounts=total.amounts + new.amounts - old.amounts,
-            requests=total.requests + new.requests - old.requests,
-            unfinished=total.unfinished + new.unfinished - old.unfinished,
-            tokens=total.tokens + new.tokens - old.tokens,
-            compared=compared,
-        )
-        entry.booked = new
-        self._unwritten.add(entry.tenant)
 
     @property
     def _method(self) -> Method:

@@ -33,6 +33,7 @@ from serving.engines.steps import StepReceiver
 from serving.fleet.catalogue import Fleet, ModelSpec
 from serving.fleet.loading import NO_LOADING, LoadingPolicy
 from serving.fleet.prices import Comparison
+from serving.settings import Settings
 
 _ENGINE_ENV = {"VLLM_NO_USAGE_STATS": "1", "VLLM_CONFIGURE_LOGGING": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -74,11 +75,11 @@ def application(fleet: Fleet, name: str, source: str, secret: str, open_sink: Ca
 
 
 def facts(fleet: Fleet, name: str, compared: tuple[Comparison, ...], replica_id: str) -> ReplicaFacts:
-    """What the books of a model's replica need to know."""
+    """What the books of a model's replica need to know. Called in the replica, whose node may decide its price."""
     spec, costs = fleet.models[name], fleet.costs
     loading = LoadingPolicy(costs.max_loading, costs.window_h * 3600) if costs.idle == "pro_rata" else NO_LOADING
     return ReplicaFacts(
-        replica_id, name, fleet.variant(name), fleet.price_line(name), loading,
+        replica_id, name, fleet.variant(name), fleet.price_line(name, Settings.read(os.environ).labels()), loading,
         (spec.owner or "") if costs.idle == "owner" else "", compared, spec.engine.metering == "window",
         fleet.ledger.when_full == "refuse",
     )

@@ -190,6 +190,8 @@ class ReplicaMeter:
         model, method, count = self.model, self.method, len(works)
         self._pass(start_ns)
         elapsed, cost = self.account.advance(end_ns, "busy")
+        if not elapsed:
+            return  # told before, or within what was: replaying a step changes nothing
         fixed, token, attention, cache = model.fixed / count, model.token, model.attention, model.cache
         weights, tokens, contexts, pairs = [], 0, 0, 0.0
         for work in works:

@@ -173,9 +173,7 @@ def test_a_gap_between_steps_is_idle_and_an_overlap_is_paid_once() -> None:
     meter = play([Ready(100), Ran(200, 500, (one,)), Ran(400, 900, (two,)), Ran(450, 800, (one,))])
     total = meter.account.total
     assert (total.cold_ns, total.idle_ns, total.busy_ns, meter.seen_ns) == (100, 100, 700, 900)
-    assert (
-        meter.charges["a"].steps == 2
-    )  # the last step lies within what is booked: it counts and costs nothing
+    assert meter.charges["a"].steps == 1, "the last step lies within what is booked"
     price = 3_600 * 10**9  # a nano-dollar for a nanosecond
     meter = play([Ready(100), Ran(200, 500, (one,)), Ran(400, 900, (two,)), Ran(450, 800, (one,))], price)
     assert charges(meter) == {"a": 300, "b": 400}
@@ -358,3 +356,25 @@ def test_what_explains_a_charge_stays_short_and_complete(decodes: int, preempted
     assert sum(s.tokens for s in segments) == (decodes + 64) * (preempted + 1)
     assert sum(s.nanousd for s in segments) == charge.work
     assert sum(s.shared for s in segments) == 2 * charge.steps
+
+
+@settings(max_examples=TRACES)
+@given(HISTORIES.filter(lambda h: not any(isinstance(e, Price) for e in h)), st.data())
+def test_replaying_what_was_told_changes_nothing(history, data) -> None:
+    again = [e for event in history for e in [event] * data.draw(st.integers(1, 3))]
+    assert state(play(history)) == state(play(again))
+    assert state(play(history)) == state(play([*history, *(e for e in history if isinstance(e, Ran))]))
+
+
+@settings(max_examples=TRACES)
+@given(HISTORIES, HISTORIES, st.randoms(use_true_random=False))
+def test_replicas_side_by_side_are_the_sum_of_each(one, two, random: rng.Random) -> None:
+    """A request that several replicas worked for pays what it pays on each, whichever way their steps interleave."""
+    meters, waiting = (play([]), play([])), [list(one), list(two)]
+    while any(waiting):
+        at = random.choice([i for i in (0, 1) if waiting[i]])
+        happen(meters[at], waiting[at].pop(0))
+    alone = [play(one), play(two)]
+    merged = {n: sum(charges(m).get(n, 0) for m in meters) for n in NAMES}
+    assert merged == {n: sum(charges(m).get(n, 0) for m in alone) for n in NAMES}
+    assert sum(m.total_nanousd for m in meters) == sum(m.total_nanousd for m in alone)

@@ -31,12 +31,12 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFleet]:
         yield live
     finally:
         with no_interrupts():
-            _stop(live)
+            stop_and_check(live)
         signal.signal(signal.SIGTERM, before)
 
 
-def _stop(live: LiveFleet) -> None:
-    """Stop by the command line and hold it to its word. It need not have come up."""
+def stop_and_check(live: LiveFleet) -> None:
+    """Stop by the command line and hold it to its word. It need not have come up, and may have been stopped before."""
     held = live.footprint()
     done = live.run("down", timeout_s=120)
     if held is None:

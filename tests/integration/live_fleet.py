@@ -133,12 +133,13 @@ class LiveFleet:
     file: Path
     port: int = field(default_factory=launch.free_port)
     metrics_port: int = field(default_factory=launch.free_port)
+    database_url: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
         """The environment of its commands: nothing of Flotilla's but the state directory."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith("FLOTILLA_")}
-        return kept | {"FLOTILLA_STATE_DIR": str(self.state_dir)}
+        return kept | {"FLOTILLA_STATE_DIR": str(self.state_dir), "FLOTILLA_DATABASE_URL": self.database_url}
 
     @property
     def base_url(self) -> str:
@@ -148,7 +149,7 @@ class LiveFleet:
     @property
     def ledger(self) -> Ledger:
         """Its ledger, opened anew."""
-        return Ledger.open(self.state_dir / "ledger.db")
+        return Ledger.open(self.database_url or self.state_dir / "ledger.db")
 
     @property
     def state(self) -> RunState:

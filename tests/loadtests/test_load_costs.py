@@ -37,13 +37,13 @@ def test_with_a_ledger_all_buckets_are_shared_by_the_successes():
     assert cost.cost_usd == pytest.approx(0.004)
     assert cost.cost_per_request_usd == pytest.approx(0.002)
     assert cost.cost_per_mtok_usd == pytest.approx(0.004 / 62 * 1e6)
-    assert cost.direct_cost_per_request_usd == pytest.approx(0.001)
+    assert cost.charged_cost_per_request_usd == pytest.approx(0.001)
 
 
 def test_without_a_ledger_it_is_the_mean_of_the_responses_cost():
     cost = costs.model_cost([*RECORDS, make_record(cost_usd=None)], None)
-    assert cost.cost_basis == "direct"
-    assert cost.cost_per_request_usd == cost.direct_cost_per_request_usd == pytest.approx(0.001)
+    assert cost.cost_basis == "charged"
+    assert cost.cost_per_request_usd == cost.charged_cost_per_request_usd == pytest.approx(0.001)
     assert cost.cost_per_mtok_usd == pytest.approx(0.002 / 62 * 1e6)
     assert cost.fully_loaded_cost_per_request_usd is None
 
@@ -99,7 +99,7 @@ def test_the_mix_has_no_total_on_mixed_bases():
     known = [costs.model_cost(RECORDS, LEDGER), costs.model_cost(RECORDS, None)]
     mixed = costs.mix_cost(known, costs.traffic(RECORDS * 2), RECORDS * 2)
     assert mixed.cost_basis is None and mixed.cost_usd is None
-    assert mixed.direct_cost_per_request_usd == pytest.approx(0.001)
+    assert mixed.charged_cost_per_request_usd == pytest.approx(0.001)
     same = costs.mix_cost([known[0]] * 2, costs.traffic(RECORDS * 2), RECORDS * 2)
     assert same.cost_usd == pytest.approx(0.008) and same.cost_per_request_usd == pytest.approx(0.002)
 

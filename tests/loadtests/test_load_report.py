@@ -77,7 +77,7 @@ def test_the_contract_of_report_json():
     # The ledger's window has the warm-up in it, so its three requests share the cost.
     assert model["cost_per_request_usd"] == pytest.approx(15e-6 / 3)
     assert model["cost_per_mtok_usd"] == pytest.approx(15e-6 / 93 * 1e6)
-    assert model["direct_cost_per_request_usd"] == pytest.approx(0.001)
+    assert model["charged_cost_per_request_usd"] == pytest.approx(0.001)
     assert model["api_cost_usd"]["gpt-5-mini"] == pytest.approx(3 * (20 * 2 + 11 * 10) / 1e6)
     assert model["savings"]["gpt-5-mini"] == pytest.approx(1 - 15e-6 / 450e-6)
     assert model["goodput_per_s"] == pytest.approx(2 / 9.5)
@@ -87,11 +87,11 @@ def test_the_contract_of_report_json():
     assert document["ledger"] == {"residual_usd": 0.0, "other_models_usd": pytest.approx(15e-6)}
 
 
-def test_without_a_ledger_the_cost_is_direct_and_says_so():
+def test_without_a_ledger_the_cost_is_as_charged_and_says_so():
     made = report(ledger=None)
-    assert made.models["a"].cost_basis == "direct"
+    assert made.models["a"].cost_basis == "charged"
     assert made.models["a"].cost_per_request_usd == pytest.approx(0.001)
-    assert any("direct only" in note for note in made.notes)
+    assert any("as charged" in note for note in made.notes)
 
 
 def test_without_a_context_there_are_no_objectives_and_no_comparators():

@@ -101,7 +101,7 @@ def test_the_fake_costs_what_the_report_says(measured):
     stats, folder, _ = measured
     totals = build(folder).totals
     expected = stats["prompt_tokens"] * 1e-6 + stats["completion_tokens"] * 4e-6
-    assert totals.cost_basis == "direct"
+    assert totals.cost_basis == "charged"
     assert totals.cost_usd == pytest.approx(expected)
 
 

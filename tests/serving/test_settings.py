@@ -109,3 +109,12 @@ def test_processes_that_start_at_once_end_with_the_same_secret(tmp_path: Path) -
         process.stdin.flush()
     assert len({process.communicate(timeout=20)[0] for process in made}) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["replica_secret"]
+
+
+def test_a_nodes_labels_are_json() -> None:
+    assert Settings.read({}).labels() is None
+    found = Settings.read({"FLOTILLA_NODE_LABELS": '{"topology.kubernetes.io/region": "us-east-1"}'})
+    assert found.labels() == {"topology.kubernetes.io/region": "us-east-1"}
+    for wrong in ("{", "[]", '{"a": 1}'):
+        with pytest.raises(ConfigError, match="FLOTILLA_NODE_LABELS"):
+            Settings.read({"FLOTILLA_NODE_LABELS": wrong}).labels()
