@@ -10,14 +10,18 @@ import logging
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
-from serving import ledgermetrics, overheads, processes
+from serving import economics, ledgermetrics, overheads, processes
+from serving.fleet.catalogue import price_book
 from serving.ledger.durable import Adopter, DurableReadings, own_spool
 from serving.ledger.store import Ledger
 from serving.plan import Plan, fleet
 from serving.settings import Settings
 from serving.telemetry import exporter
+
+_ECONOMICS_S = 3600.0  # over which utilisation and break-even are told
 
 
 def main() -> None:
@@ -27,7 +31,9 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     plan, settings = Plan.from_json(sys.stdin.read()), Settings.read(os.environ)
     found, ledger = fleet(Path(plan.fleet_file), plan.changes), Ledger.later(settings.database)
-    samples = ledgermetrics.LedgerSamples(ledger)
+    book = price_book(found, Path(plan.fleet_file))
+    samples = ledgermetrics.LedgerSamples(ledger, lambda: [
+        f.even for f in economics.gather(ledger, found, book, time.time(), time.time() - _ECONOMICS_S) if f.even])
     server = exporter.serve(found.metrics.host, found.metrics.port, str(Path(plan.work_dir) / "metrics"), samples,
                             samples.targets, lambda: ledgermetrics.spools(settings.spool_dir))
     readings = DurableReadings(ledger, own_spool(settings.spool_dir, "exporter", found.ledger.spool_bytes))

@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from serving.cli.cost_args import FleetOption, Known, Since, ledger, moment
-from serving.cli.cost_gather import Found, gather
 from serving.cli.output import as_json, console, table
 from serving.cli.run import Json
 from serving.costs import figures
 from serving.costs.breakeven import SAVING, Against, BreakEven
 from serving.costs.figures import dollars, percent
+from serving.economics import Found, gather
+from serving.errors import ConfigError
 
 
 def breakeven(
@@ -25,7 +26,9 @@ def breakeven(
 ) -> None:
     """Show each model's utilisation, where it breaks even with each API, and where 90% is saved, or that it cannot."""
     known = Known.read(fleet)
-    found = gather(ledger(), known, time.time(), moment(since, "--since", 0.0), model)
+    if known.fleet is None or known.book is None:
+        raise ConfigError(f"break-even needs the fleet file for max_num_seqs and comparators: {known.why}")
+    found = gather(ledger(), known.fleet, known.book, time.time(), moment(since, "--since", 0.0), model or ())
     if json:
         as_json({"price_book": known.book_version(), "saving": SAVING, "models": {f.model: _json(f) for f in found}})
         return

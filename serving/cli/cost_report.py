@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from serving.cli.cost_args import FOREVER, FleetOption, Known, Since, Until, ledger, shown_span, span
-from serving.cli.cost_gather import Found, gather
 from serving.cli.cost_overview import fit_words
 from serving.cli.output import console
 from serving.costs import figures, files
 from serving.costs.page import Elsewhere, Even, Page, Part, render
+from serving.economics import Found, gather
 from serving.fleet.money import apportion
 from serving.ledger import sums
 from serving.ledger.store import Ledger
@@ -38,7 +38,7 @@ def make(book: Ledger, known: Known, begin: float, end: float, now: float) -> Pa
     """Everything that the page says, read off the ledger."""
     models, days = sums.costs(book, ["model"], begin, end), sums.costs(book, ["day"], begin, end)
     unlimited = begin <= 0 and end >= FOREVER
-    evens = gather(book, known, now, begin, until=end) if known.fleet else []
+    evens = gather(book, known.fleet, known.book, now, begin, until=end) if known.fleet and known.book else []
     made = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M UTC")
     notes = [] if known.fleet else [f"Comparators and break-even are not known: {known.why}"]
     models.sort(key=lambda row: (not row.keys["model"], -row.total_nanousd))

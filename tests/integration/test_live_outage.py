@@ -59,7 +59,7 @@ def load(caller: Caller) -> Iterator[dict[str, int]]:
 
     def call(model: str, kind: int) -> None:
         turn = 0
-        while not over.is_set():
+        while not over.wait(0.1):  # the commands under test need some of the machine too
             turn += 1
             stream = caller.open(CHAT, chat(model, f"Turn {turn}", 24 if kind < 2 else 800, stream=kind > 0))
             try:
@@ -97,7 +97,7 @@ def reconciled(fleet: LiveFleet) -> dict[str, int]:
 
 def test_aborts_a_killed_engine_and_a_database_outage_leave_nothing_unaccounted(
         outage: LiveFleet, database: PostgresServer) -> None:
-    caller = Caller(outage.port, outage.new_key(TENANT))
+    caller, core = Caller(outage.port, outage.new_key(TENANT)), engine_core(outage, "llama")
     with load(caller) as seen:
         eventually(lambda: len(seen) >= 20, "load", 60)
         before = reconciled(outage)
@@ -106,7 +106,7 @@ def test_aborts_a_killed_engine_and_a_database_outage_leave_nothing_unaccounted(
         assert outage.metrics().sum("flotilla_ledger_up") == 0
         so_far = len(seen)
         eventually(lambda: len(seen) >= so_far + 30, "requests are answered without the database", 60)
-        engine_core(outage, "llama").send_signal(signal.SIGKILL)
+        core.send_signal(signal.SIGKILL)
         so_far = len(seen)
         eventually(lambda: len(seen) >= so_far + 20, "and after an engine has died", 60)
         database.start()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from serving.cli.cost_args import FOREVER, Known
 from serving.costs.breakeven import BreakEven, Shape, break_even, capacity
 from serving.costs.rows import Time, time_of
 from serving.errors import ConfigError
-from serving.fleet.catalogue import comparisons
+from serving.fleet.catalogue import Fleet, comparisons
 from serving.fleet.money import usd
+from serving.fleet.prices import PriceBook
 from serving.fleet.records import StepFit
 from serving.ledger import sums
 from serving.ledger.store import Ledger
@@ -30,17 +31,15 @@ class Found:
     missing: str = ""
 
 
-def gather(ledger: Ledger, known: Known, now: float, since: float = 0.0, models: list[str] | None = None,
-           until: float = FOREVER) -> list[Found]:
-    """Break-even of each model that the fleet file names. Raises: ConfigError without a fleet file."""
-    if known.fleet is None or known.book is None:
-        raise ConfigError(f"break-even needs the fleet file for max_num_seqs and comparators: {known.why}")
-    for name in models or ():
-        if name not in known.fleet.models:
-            raise ConfigError(f"no model {name!r} in the fleet file; there are: {', '.join(known.fleet.models)}")
+def gather(ledger: Ledger, fleet: Fleet, book: PriceBook, now: float, since: float = 0.0,
+           models: Sequence[str] = (), until: float = 1e18) -> list[Found]:
+    """Break-even of each model of the fleet, or of these. Times: Unix seconds. Raises: ConfigError."""
+    for name in models:
+        if name not in fleet.models:
+            raise ConfigError(f"no model {name!r} in the fleet file; there are: {', '.join(fleet.models)}")
     time = time_of(sums.intervals(ledger, since, until))
     fits = _fits(sums.totals(ledger, now))
-    return [_of(ledger, known, name, since, time, fits) for name in models or known.fleet.models]
+    return [_of(ledger, fleet, book, name, since, time, fits) for name in models or fleet.models]
 
 
 def _fits(totals: sums.Totals) -> dict[str, tuple[str, StepFit]]:
@@ -53,9 +52,8 @@ def _fits(totals: sums.Totals) -> dict[str, tuple[str, StepFit]]:
     return found
 
 
-def _of(ledger: Ledger, known: Known, name: str, since: float, time: Time,
+def _of(ledger: Ledger, fleet: Fleet, book: PriceBook, name: str, since: float, time: Time,
         fits: dict[str, tuple[str, StepFit]]) -> Found:
-    assert known.fleet is not None and known.book is not None
     rate, seen = time.models.get(name), sums.shapes(ledger, name, since)
     if rate is None or not rate.elapsed_ns:
         return Found(name, missing="none of its replicas ran in this time")
@@ -63,7 +61,7 @@ def _of(ledger: Ledger, known: Known, name: str, since: float, time: Time,
         return Found(name, missing="it has answered no request in this time")
     variant, fit = fits.get(name, ("", None))
     shape = Shape(seen.prompt, seen.cached, seen.completion)
-    seqs, hours = known.fleet.models[name].engine.max_num_seqs, rate.elapsed_ns / 3.6e12
+    seqs, hours = fleet.models[name].engine.max_num_seqs, rate.elapsed_ns / 3.6e12
     found = Found(name, variant, seqs, shape, seen.requests, hours, fit)
     if fit is None:
         return Found(name, variant, seqs, shape, seen.requests, hours, missing="its replicas have no fitted step model "
@@ -72,7 +70,7 @@ def _of(ledger: Ledger, known: Known, name: str, since: float, time: Time,
         mu = capacity(fit, shape, seqs)
     except ValueError as error:
         return Found(name, variant, seqs, shape, seen.requests, hours, fit, missing=str(error))
-    apis = comparisons(known.fleet, name, known.book)
+    apis = comparisons(fleet, name, book)
     cost = {c.name: float(c.input) * (shape.prompt - shape.cached) + float(c.cached_input) * shape.cached
             + float(c.output) * shape.completion for c in apis}
     even = break_even(name, usd(rate.nanousd_per_hour), time.overhead_factor, mu, seen.requests / (hours * 3600), cost,
