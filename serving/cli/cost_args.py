@@ -109,6 +109,15 @@ class Known:
         costs = self.fleet.costs if self.fleet else None
         return POLICIES[costs.idle].format(max_loading=costs.max_loading) if costs else ""
 
+    def noise(self) -> str:
+        """What must stand beside figures of models whose weights are random; empty where there are none."""
+        run = runstate.read(settings().state_dir)
+        real = run.sources if run else {}  # weights that the command line gave instead
+        small = [name for name, m in self.fleet.models.items() if m.small_family and name not in real] if (
+            self.fleet) else []
+        return (f"Random weights: {', '.join(small)}. Figures of such small models say nothing about the real models' "
+                "speed, cost or saving; they show that the books add up.") if small else ""
+
     def book_version(self) -> str:
         """The price book's version for people."""
         return self.book.version if self.book else "not known"

@@ -35,6 +35,8 @@ def breakeven(
     for each in found:
         _show(each)
     console.print(f"price book {known.book_version()}", style="dim", highlight=False)
+    if noise := known.noise():
+        console.print(noise, style="yellow", highlight=False)
     for text in _ASSUMED:
         console.print(f"- {text}", style="dim", highlight=False)
 

@@ -92,6 +92,8 @@ def _footnotes(known: Known, totals: Totals) -> None:
         console.print(f"price book {known.book.version}", style="dim", highlight=False)
     else:
         console.print(f"comparators are not known: {known.why}", style="dim", highlight=False)
+    if noise := known.noise():
+        console.print(noise, style="yellow", highlight=False)
     for name, variant, fit in fits(totals):
         console.print(f"step model of {name} on {variant}: {fit_words(fit)}", style="dim", highlight=False)
 

@@ -46,7 +46,7 @@ def make(book: Ledger, known: Known, begin: float, end: float, now: float) -> Pa
         known.fleet.name if known.fleet else "(not known)", shown_span(begin, end), made,
         tuple(_part(r, "model") for r in models), tuple(_part(r, "day") for r in days), _elsewhere(models, known),
         tuple(_even(f) for f in evens), known.book_version(), known.policy(),
-        sums.reconcile(book).bill_nanousd if unlimited else None, tuple(notes),
+        sums.reconcile(book).bill_nanousd if unlimited else None, tuple(notes), known.noise(),
     )
 
 

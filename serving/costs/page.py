@@ -58,7 +58,8 @@ class Even:
 
 @dataclass(frozen=True)
 class Page:
-    """All that the page says. `bill_nanousd`: what the parts have to add up to; None where only a part is shown."""
+    """All that the page says. `bill_nanousd`: what the parts have to add up to; None where only a part is shown.
+    `warning`: stands above all figures."""
 
     fleet: str
     span: str
@@ -71,6 +72,7 @@ class Page:
     policy: str
     bill_nanousd: int | None = None
     notes: tuple[str, ...] = ()
+    warning: str = ""
 
 
 def render(page: Page) -> str:
@@ -83,8 +85,13 @@ def render(page: Page) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}"><title>{escape(title)}</title>'
         f"<style>{CSS}</style></head><body><main><h1>{escape(title)}</h1>"
         f'<p class="sub">{escape(page.span)} · made {escape(page.made)} · price book {escape(page.price_book)}</p>'
+        f"{_warning(page.warning)}"
         f"{''.join(cards)}</main></body></html>\n"
     )
+
+
+def _warning(text: str) -> str:
+    return f'<p class="warning" role="note">{escape(text)}</p>' if text else ""
 
 
 def _heads(page: Page) -> str:

@@ -36,6 +36,7 @@ tbody th{white-space:normal;overflow-wrap:anywhere;min-width:104px}
 td small,th small{display:block;color:var(--soft);font-weight:400}
 tr:last-child td,tr:last-child th{border-bottom:0}
 tr.sum td,tr.sum th{font-weight:600}
+.warning{border-left:4px solid var(--bad);padding:8px 12px;margin:0 0 16px}
 .good{color:var(--good)}.bad{color:var(--bad)}
 .legend{display:flex;flex-wrap:wrap;gap:4px 16px;font-size:13px;color:var(--soft);
 margin:0 0 8px;padding:0;list-style:none}
