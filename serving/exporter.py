@@ -1,7 +1,7 @@
 """The exporter's process: `python -m serving.exporter`, with a `Plan` on standard input. Prints `ready` when bound.
 
 One per fleet, so it also does what is to be done once: it keeps the overhead of the head node and of storage, and
-brings to the ledger what processes of this machine left on disk when they died.
+brings to the ledger what processes of this machine left on disk when they died, and closes the books of the dead.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from pathlib import Path
 
 from serving import economics, ledgermetrics, overheads, processes
 from serving.fleet.catalogue import price_book
+from serving.ledger.dead import Closer
 from serving.ledger.durable import Adopter, DurableReadings, own_spool
 from serving.ledger.store import Ledger
 from serving.plan import Plan, fleet
 from serving.settings import Settings
 from serving.telemetry import exporter
 
+_DEAD_S = 10.0  # between looks for what died
 _ECONOMICS_S = 3600.0  # over which utilisation and break-even are told
 
 
@@ -38,7 +40,7 @@ def main() -> None:
                             samples.targets, lambda: ledgermetrics.spools(settings.spool_dir))
     readings = DurableReadings(ledger, own_spool(settings.spool_dir, "exporter", found.ledger.spool_bytes))
     keeper = overheads.OverheadKeeper(overheads.meters(found, ("head", "storage")), readings).start()
-    adopter = Adopter(settings.spool_dir, ledger)
+    adopter = Adopter(settings.spool_dir, ledger, _DEAD_S, Closer(ledger).look)
     print("ready", flush=True)
     try:
         server.serve_forever()

@@ -338,6 +338,10 @@ class Books:
             await asyncio.sleep(every_s)
 
     async def close(self) -> None:
-        """The replica stops: write the last reading."""
+        """The replica stops: what is still under way has failed; write the last reading."""
+        for request_id, entry in self._open.items():
+            if entry.running:
+                entry.running.clear()
+                self._over(request_id, entry, "failed", Tokens())
         self._closed = True
         await self.write()

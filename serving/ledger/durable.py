@@ -214,10 +214,11 @@ def adopt(root: Path, ledger: Takes, again: bool = False) -> int:
 
 
 class Adopter:
-    """Adopts the spools of the dead, now and then, in a thread of its own."""
+    """Adopts the spools of the dead, now and then, in a thread of its own. `then`: what to do after that, each time."""
 
-    def __init__(self, root: Path, ledger: Takes, every_s: float = _ADOPT_S) -> None:
-        self._root, self._ledger, self._every_s = root, ledger, every_s
+    def __init__(self, root: Path, ledger: Takes, every_s: float = _ADOPT_S,
+                 then: Callable[[], object] = lambda: None) -> None:
+        self._root, self._ledger, self._every_s, self._then = root, ledger, every_s, then
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ledger-adopter", daemon=True)
         self._thread.start()
@@ -232,6 +233,7 @@ class Adopter:
         while True:
             try:
                 adopt(self._root, self._ledger, again)
+                self._then()
             except Exception:  # the next time may go better
                 log.exception("spools could not be adopted")
             again = False

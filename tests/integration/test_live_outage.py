@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from live_fleet import LiveFleet, engine_core, eventually, fleet_file, no_interr
 from postgres_server import PostgresServer
 from sqlalchemy import func, select
 
-from serving.ledger import schema
+from serving.ledger import schema, sums
 
 pytestmark = pytest.mark.integration
 MODELS = ("qwen", "deepseek-r1", "llama")
@@ -113,6 +114,8 @@ def test_aborts_a_killed_engine_and_a_database_outage_leave_nothing_unaccounted(
         so_far = len(seen)
         eventually(lambda: len(seen) >= so_far + 20, "and when it is back", 60)
     eventually(lambda: spooled(outage) == 0, "all rows have reached the database, the dead replica's too", 90)
+    ledger = outage.ledger
+    eventually(lambda: not any(sums.totals(ledger, time.time()).running.values()), "the dead's books are closed", 90, 0.5)
     outage.settled()
     after = reconciled(outage)
     assert after["residual_nanousd"] == 0
