@@ -204,7 +204,8 @@ class ModelServer(LLMServer):
 
         server = await self.engine.build_asgi_app()
         stored.bound(getattr(server.state, "openai_serving_responses", None))
-        app = Settling(server, self._books, self._settings.secret, lambda: not server.state.engine_client.errored)
+        self._healthy = lambda: not server.state.engine_client.errored
+        app = Settling(server, self._books, self._settings.secret, self._healthy)
         sock = socket.socket()
         sock.bind(("127.0.0.1", 0))
         self._endpoint = f"127.0.0.1:{sock.getsockname()[1]}"
@@ -237,7 +238,8 @@ class ModelServer(LLMServer):
         """Ray Serve's hook at a graceful stop. Requests came past Ray, so that waiting for them is our own matter."""
         await asyncio.sleep(_LISTS_CHANGE_S)
         deadline = time.monotonic() + self._settings.drain_s
-        while self._books.busy and time.monotonic() < deadline:
+        # a dead engine will never say that its requests have ended
+        while self._books.busy and self._healthy() and time.monotonic() < deadline:
             await asyncio.sleep(0.1)
         self._carrier.close()
         await self._books.close()

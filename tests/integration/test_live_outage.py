@@ -115,7 +115,7 @@ def test_aborts_a_killed_engine_and_a_database_outage_leave_nothing_unaccounted(
         eventually(lambda: len(seen) >= so_far + 20, "and when it is back", 60)
     eventually(lambda: spooled(outage) == 0, "all rows have reached the database, the dead replica's too", 90)
     ledger = outage.ledger
-    eventually(lambda: not any(sums.totals(ledger, time.time()).running.values()), "the dead's books are closed", 90, 0.5)
+    eventually(lambda: not any(sums.totals(ledger, time.time()).running.values()), "the dead's books are closed", 90)
     outage.settled()
     after = reconciled(outage)
     assert after["residual_nanousd"] == 0
