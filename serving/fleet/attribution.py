@@ -188,7 +188,7 @@ class ReplicaMeter:
             self._pass(end_ns)
             return
         model, method, count = self.model, self.method, len(works)
-        self._pass(start_ns)
+        self._pass(min(start_ns, end_ns))
         elapsed, cost = self.account.advance(end_ns, "busy")
         if not elapsed:
             return  # told before, or within what was: replaying a step changes nothing
