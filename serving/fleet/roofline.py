@@ -22,7 +22,7 @@ from serving.fleet.stepmodel import StepModel
 class ModelShape:
     """What one forward pass of a model costs, over the whole model (not one device).
 
-    shared_parameters: that every token passes: attention, dense layers, shared experts, output head; not the input table.
+    shared_parameters: that every token passes: attention, dense layers, shared experts, output head; no input table.
     expert_parameters: of all routed experts together; experts, experts_per_token: of one layer. bytes: as stored.
     attention_flops: per token and token of context, over the layers that attend to all of it. window_flops: the same
     over layers that attend to at most `window` tokens. cache_bytes: read per token of context, written per token.
