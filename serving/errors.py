@@ -100,6 +100,22 @@ class ModelNotAllowed(RequestError):
         self.name, self.tenant = name, tenant
 
 
+class MediaRefused(RequestError):
+    """A picture or another file that the request names by URL is not taken: from there, or of that kind or size."""
+
+
+class MediaUnavailable(RequestError):
+    """A picture or another file that the request names by URL could not be fetched."""
+
+    def __init__(self, host: str, why: str) -> None:
+        super().__init__(f"a file could not be fetched{f' from {host!r}' if host else ''}: {why}")
+        self.host = host
+
+
+class PresetRefuses(RequestError):
+    """The preset that the request names does not allow a field of it, or has no place at this endpoint."""
+
+
 class TooManyWaiting(RequestError):
     """The model's queue is full and this tenant has the most in it for its share."""
 

@@ -51,7 +51,8 @@ def _show(told: Explanation, others: tuple[str, ...], known: Known) -> None:
                       highlight=False)
     if request:
         at = datetime.fromtimestamp(request.started_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        console.print(f"{told.tenant}, key {request.key_id}, {request.model} {request.endpoint}\n{at}: "
+        asked = " as ".join(filter(None, (request.adapter or request.model, request.preset)))
+        console.print(f"{told.tenant}, key {request.key_id}, {asked} {request.endpoint}\n{at}: "
                       f"{request.outcome} ({request.code}) after {figures.seconds(request.duration_s)}",
                       highlight=False)
     else:

@@ -187,7 +187,7 @@ def _columns(by: Sequence[Dimension], rows: Sequence[CostRow]) -> dict[str, tupl
 
 
 def _keys(row: CostRow) -> list[str]:
-    none = {"tenant": "(no one)", "model": "(fleet)", "variant": "(fleet)"}
+    none = {"tenant": "(no one)", "model": "(fleet)", "variant": "(fleet)", "adapter": "(none)", "preset": "(none)"}
     return [value.replace("_", " ") if name == "bucket" else value or none.get(name, "") for name, value in
             row.keys.items()]
 

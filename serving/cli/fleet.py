@@ -30,11 +30,13 @@ def check(file: FleetFile = None, json: Json = False) -> None:
     least, most = (usd(price) for price in hourly(found, now))
     if json:
         as_json({"ok": True, "fleet": found.name, "models": list(found.models), "routes": list(found.routes),
-                 "adapters": adapters(found), "usd_per_hour_at_minimum": [least, most], "price_changes": changes,
+                 "presets": list(found.presets), "adapters": adapters(found),
+                 "usd_per_hour_at_minimum": [least, most], "price_changes": changes,
                  "price_books": books(found, book), "warnings": warnings})
         return
     parts = [f"{len(things)} {kind}{'s' * (len(things) != 1)}" for kind, things in [
-        ("model", found.models), ("adapter", adapters(found)), ("route", found.routes)] if things]
+        ("model", found.models), ("adapter", adapters(found)), ("route", found.routes),
+        ("preset", found.presets)] if things]
     cost = money(least) if least == most else f"{money(least)} to {money(most)} (by the nodes' labels)"
     console.print(f"[green]ok[/]  {path}: fleet {found.name}, {', '.join(parts)}, {cost} per hour at minimum",
                   highlight=False, soft_wrap=True)
@@ -116,7 +118,7 @@ def spread(variants: dict[str, int]) -> str:
 
 
 def models(file: FleetFile = None, json: Json = False) -> None:
-    """List the models of a fleet file with their adapters and routes, what they cost and are compared with."""
+    """List the models of a fleet file with adapters, routes and presets, what they cost and are compared with."""
     path, found = load(file)
     book, now = price_book(found, path), time.time()
     price = {name: [usd(p) for p in replica_price(found, name, now)] for name in found.models}
@@ -142,6 +144,12 @@ def models(file: FleetFile = None, json: Json = False) -> None:
     if found.routes:
         table(["route", "aliases", "spread over", "for"],
               [(name, ", ".join(r.aliases), spread(r.variants), r.description) for name, r in found.routes.items()])
+        console.print()
+    if found.presets:
+        table(["preset", "digest", "model", "tools", "for"],
+              [(f"{name}@{version}" + (" (current)" if version == spec.served else ""), said.digest, said.model,
+                ", ".join(tool.name for tool in said.tools), spec.description)
+               for name, spec in found.presets.items() for version, said in spec.versions.items()])
         console.print()
     table(["model", "compared with", "as", "$/Mtok in>", "cached>", "out>", "tokens there>"],
           [(name, to.name, to.role.replace("_", " "), f"{float(to.input * 1_000_000):.6g}",

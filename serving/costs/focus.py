@@ -197,7 +197,9 @@ def _tokens(charge: Charge) -> int:
 def _tags(charge: Charge) -> dict[str, str]:
     request = charge.request
     tags = {"flotilla/tenant": charge.tenant, "flotilla/key": request.key_id if request else "",
-            "flotilla/endpoint": request.endpoint if request else ""}
+            "flotilla/endpoint": request.endpoint if request else "",
+            "flotilla/adapter": request.adapter if request else "",
+            "flotilla/preset": request.preset if request else ""}
     return {name: value for name, value in tags.items() if value}
 
 

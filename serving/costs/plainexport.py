@@ -22,7 +22,7 @@ COLUMNS = (
     Column("stream", "flag"), Column("started_at", "moment"), Column("ended_at", "moment"),
     Column("ttft_s", "number"), Column("prompt_tokens", "whole"), Column("cached_tokens", "whole"),
     Column("completion_tokens", "whole"), *(Column(f"{name}_usd", "decimal") for name in _AMOUNTS),
-    Column("method", "text"), Column("compared_usd", "text"),
+    Column("method", "text"), Column("compared_usd", "text"), Column("adapter", "text"), Column("preset", "text"),
 )
 
 
@@ -45,6 +45,6 @@ def table(charges: Iterable[Charge]) -> Iterator[Row]:
                 "cached_tokens": request.tokens.cached, "completion_tokens": request.tokens.completion,
                 "method": request.method,
                 "compared_usd": json.dumps({name: figures.exact(v) for name, v in sorted(request.compared.items())})
-                if request.compared else None,
+                if request.compared else None, "adapter": request.adapter, "preset": request.preset,
             }
         yield row  # type: ignore[misc]

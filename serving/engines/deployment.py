@@ -38,6 +38,8 @@ from serving.settings import Settings
 _ENGINE_ENV = {"VLLM_NO_USAGE_STATS": "1", "VLLM_CONFIGURE_LOGGING": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 _RESPONSES = {"VLLM_ENABLE_RESPONSES_API_STORE": "1"}  # bounded by `stored`
+# vLLM fetches media from any host unless it is given some; this one cannot exist (RFC 2606)
+_NO_HOSTS = ["media.invalid"]
 _LISTS_CHANGE_S = 0.5  # within it every gateway has taken a stopping replica off its list
 _STOP_S = 15.0  # what remains of a graceful stop after the last request
 _BACKLOG = 4096
@@ -146,6 +148,7 @@ def engine_kwargs(spec: ModelSpec, adapter_sources: dict[str, str]) -> dict[str,
         "max_model_len": engine.max_model_len,
         "max_num_seqs": engine.max_num_seqs,
         "tensor_parallel_size": engine.tensor_parallel_size,
+        "allowed_media_domains": _NO_HOSTS,
     }
     if engine.metering == "steps":
         kwargs["scheduler_cls"] = QUALIFIED_NAME

@@ -3,6 +3,9 @@
 Rendezvous hashing orders the replicas anew for each conversation; the first that is not overloaded takes it (bounded
 loads: Mirrokni, Thorup, Zadimoghaddam, arXiv:1608.01350, factor 1.25). A replica that goes moves only its own
 conversations. What a gateway counts is its own requests in flight.
+
+Requests for a LoRA adapter stay at few replicas, so that few have to load it: replicas are ordered by the adapter's own
+hash, and its requests use as many from the front of that order as its share of the load needs.
 """
 
 from __future__ import annotations
@@ -61,6 +64,7 @@ class Balancer:
         self._next: dict[str, int] = {}
         self._tags: dict[str, Replica] = {}
         self._load: dict[str, int] = {}
+        self._by_adapter: dict[int, int] = {}  # requests in flight that use it, where there are any
         self._total = 0
         self._turn = 0
 
@@ -81,11 +85,14 @@ class Balancer:
         self._load = {r.replica_id: self._load.get(r.replica_id, 0) for r in self._replicas}
         self._total = sum(self._load.values())
 
-    def choose(self, key: int | None, exclude: Collection[str] = ()) -> Replica | None:
+    def choose(self, key: int | None, exclude: Collection[str] = (), adapter: int | None = None) -> Replica | None:
         """The replica for a conversation (None: no conversation). None: there is none with room.
 
+        `adapter`: a key of the LoRA adapter that it uses; replicas that have it come first.
         A question only: asked twice it answers alike; `begin` is what counts and moves the turn.
         """
+        if adapter is not None and len(self._seeds) > 1:
+            return self._with_adapter(adapter, key, exclude)
         if key is not None and self._policy == "prefix":
             return self._by_hash(key, exclude)
         load, best, least = self._load, None, self._max
@@ -97,6 +104,29 @@ class Balancer:
                 best, least = replica, load[name]
         return best
 
+    def _with_adapter(self, adapter: int, key: int | None, exclude: Collection[str]) -> Replica | None:
+        """The replica for a conversation among the adapter's homes; beyond them only when all of those are full."""
+        load = self._load
+        order = sorted((s for s in self._seeds if s[1].replica_id not in exclude), reverse=True,
+                       key=lambda seed: mix(adapter, seed[0]))
+        if not order:
+            return None
+        bound = self._bound(sum(load[replica.replica_id] for _, replica in order), len(order))
+        homes = -(-(self._by_adapter.get(adapter, 0) + 1) // bound)
+        for count in range(min(homes, len(order)), len(order) + 1):
+            free = [(seed, replica) for seed, replica in order[:count] if load[replica.replica_id] < bound]
+            if not free:
+                continue
+            if key is None or self._policy != "prefix":
+                return min(free, key=lambda seed: load[seed[1].replica_id])[1]
+            return max(free, key=lambda seed: mix(key, seed[0]))[1]
+        return None
+
+    def _bound(self, total: int, count: int) -> int:
+        """Requests that a replica may have before others come first. Someone is always below it unless all are at the
+        limit: the least busy is at most at the mean."""
+        return int(min(self._max, max(_UNHURRIED, -(-self._factor * (total + 1) // count))))
+
     def _by_hash(self, key: int, exclude: Collection[str]) -> Replica | None:
         seeds, total, load = self._seeds, self._total, self._load
         if exclude:
@@ -104,23 +134,28 @@ class Balancer:
             total = sum(load[r.replica_id] for _, r in seeds)
         if not seeds:
             return None
-        # Someone is always below the bound unless all are at the limit: the least busy is at most at the mean.
-        bound = min(self._max, max(_UNHURRIED, -(-self._factor * (total + 1) // len(seeds))))
+        bound = self._bound(total, len(seeds))
         best, best_hash = None, -1
         for seed, replica in seeds:
             if load[replica.replica_id] < bound and (hashed := mix(key, seed)) > best_hash:
                 best, best_hash = replica, hashed
         return best
 
-    def begin(self, replica_id: str) -> None:
+    def begin(self, replica_id: str, adapter: int | None = None) -> None:
         """A request goes to this replica; the next turn is its neighbour's."""
+        if adapter is not None:
+            self._by_adapter[adapter] = self._by_adapter.get(adapter, 0) + 1
         if replica_id in self._load:
             self._load[replica_id] += 1
             self._total += 1
             self._turn = self._next[replica_id]
 
-    def end(self, replica_id: str) -> None:
+    def end(self, replica_id: str, adapter: int | None = None) -> None:
         """A request there is over."""
+        if adapter is not None:
+            self._by_adapter[adapter] -= 1
+            if not self._by_adapter[adapter]:
+                del self._by_adapter[adapter]
         if self._load.get(replica_id, 0) > 0:
             self._load[replica_id] -= 1
             self._total -= 1

@@ -6,21 +6,24 @@ One frozen value describes the whole fleet; laptop, GPU box, load test and cost 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
 
 from serving.errors import ConfigError
-from serving.fleet import accelerator_book, prices
+from serving.fleet import accelerator_book, presets, prices
 from serving.fleet.accelerator_book import AcceleratorBook
 from serving.fleet.accelerators import AcceleratorProfile, price_rows, resolve, scaled
+from serving.fleet.adapters import Adapter
 from serving.fleet.config import Strict, read, wrong_reference, wrong_value
 from serving.fleet.costspecs import Comparator, CostSpec, LedgerSpec
+from serving.fleet.media import MediaSpec
 from serving.fleet.modelspec import ModelSpec
 from serving.fleet.modelspec import ReplicaRange as ReplicaRange
 from serving.fleet.money import PriceLine
-from serving.fleet.specs import GatewaySpec, Name, RouteSpec, TenantSpec
+from serving.fleet.presets import PresetSpec
+from serving.fleet.specs import AdapterSpec, GatewaySpec, Name, RouteSpec, TenantSpec
 
 
 class MetricsSpec(Strict):
@@ -40,8 +43,10 @@ class Fleet(Strict):
     accelerators: dict[Name, AcceleratorProfile] = Field(min_length=1)
     models: dict[Name, ModelSpec] = Field(min_length=1)
     routes: dict[Name, RouteSpec] = Field(default_factory=dict)
+    presets: dict[Name, PresetSpec] = Field(default_factory=dict)
     tenants: dict[Name, TenantSpec] = Field(min_length=1)
     gateway: GatewaySpec = Field(default_factory=GatewaySpec)
+    media: MediaSpec = Field(default_factory=MediaSpec)
     metrics: MetricsSpec = Field(default_factory=MetricsSpec)
     costs: CostSpec = Field(default_factory=CostSpec)
     ledger: LedgerSpec = Field(default_factory=LedgerSpec)
@@ -51,10 +56,12 @@ class Fleet(Strict):
     @model_validator(mode="after")
     def _names_are_distinct(self) -> Fleet:
         owner = {name: ("models", name) for name in self.models}
-        for name in self.routes:
-            if name in owner:
-                raise wrong_value(("routes", name), f"{name!r} is a model already; choose another name for the route")
-            owner[name] = ("routes", name)
+        for kind, names in (("routes", self.routes), ("presets", self.presets)):
+            for name in names:
+                if name in owner:
+                    raise wrong_value((kind, name), f"{name!r} is a {owner[name][0].removesuffix('s')} already; choose "
+                                      f"another name for the {kind.removesuffix('s')}")
+                owner[name] = (kind, name)
         named = [("models", n, m.aliases) for n, m in self.models.items()]
         for kind, name, aliases in [*named, *(("routes", n, r.aliases) for n, r in self.routes.items())]:
             for index, alias in enumerate(aliases):
@@ -144,10 +151,18 @@ class Fleet(Strict):
                     raise wrong_reference(at, other, self.models)
                 if other == name or other in model.fallback[:index]:
                     raise wrong_value(at, f"{other!r} is asked already; name each model once, and not {name!r} itself")
+            for adapter, said in model.adapters.items():
+                for index, tenant in enumerate(said.tenants or ()):
+                    if tenant not in self.tenants:
+                        at = ("models", name, "adapters", adapter, "tenants", index)
+                        raise wrong_reference(at, tenant, self.tenants)
         for name, route in self.routes.items():
             for variant in route.variants:
                 if variant not in self.models:
                     raise wrong_reference(("routes", name, "variants", variant), variant, self.models)
+        unset = self.model_names()
+        deaf = [name for name, model in self.models.items() if model.engine.tool_call_parser is None]
+        presets.check(self.presets, unset, {found: self.answering(found) for found in unset.values()}, deaf)
         known = self.callable_names()
         for name, tenant in self.tenants.items():
             for index, allowed in enumerate(tenant.models or ()):
@@ -155,7 +170,12 @@ class Fleet(Strict):
                     raise wrong_reference(("tenants", name, "models", index), allowed, known)
 
     def callable_names(self) -> dict[str, str]:
-        """Every name that a request may carry, to the name it stands for: models, routes, adapters, aliases."""
+        """Every name that a request may carry, to the name it stands for: models, routes, adapters, aliases, and
+        presets with and without a version."""
+        return self.model_names() | {name: name for name in presets.names(self.presets)}
+
+    def model_names(self) -> dict[str, str]:
+        """The same without presets."""
         found: dict[str, str] = {}
         for name, model in self.models.items():
             for given in (name, *model.aliases):
@@ -164,6 +184,22 @@ class Fleet(Strict):
         for name, route in self.routes.items():
             found |= dict.fromkeys((name, *route.aliases), name)
         return found
+
+    def answering(self, name: str) -> tuple[str, ...]:
+        """The models that may answer a name that `model_names` stands for, fallbacks left out."""
+        return tuple(self.routes[name].variants) if name in self.routes else (name.partition(":")[0],)
+
+    def with_adapters(self, added: Iterable[Adapter]) -> Fleet:
+        """This fleet with adapters that were added while it runs; those that the file names stay as they are."""
+        more: dict[str, dict[str, AdapterSpec]] = {}
+        for adapter in added:
+            spec = self.models.get(adapter.model)
+            if spec is not None and spec.lora is not None and adapter.name not in spec.adapters:
+                more.setdefault(adapter.model, {})[adapter.name] = AdapterSpec.model_construct(
+                    source=adapter.source, description=adapter.description, tenants=adapter.tenants)
+        models = {name: spec.model_copy(update={"adapters": spec.adapters | more[name]}) if name in more else spec
+                  for name, spec in self.models.items()}
+        return self.model_copy(update={"models": models})
 
     @property
     def accelerator_book(self) -> AcceleratorBook | None:

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from serving.fleet.config import Strict
 from serving.fleet.costspecs import Comparator
-from serving.fleet.specs import AdapterSpec, Name, OverloadSpec, as_tuple
+from serving.fleet.specs import AdapterSpec, LoraSpec, Name, OverloadSpec, as_tuple
 
 
 class EngineSpec(Strict):
@@ -32,9 +32,13 @@ class EngineSpec(Strict):
     def _not_ours(cls, args: dict[str, Any]) -> dict[str, Any]:
         ours = {"max_model_len", "max_num_seqs", "tensor_parallel_size", "tool_call_parser", "reasoning_parser"}
         taken = {"model", "served_model_name", "scheduler_cls", "distributed_executor_backend", "additional_config"}
+        ours_too = {"enable_lora": "lora", "max_lora_rank": "lora", "max_loras": "lora", "max_cpu_loras": "lora",
+                    "allowed_media_domains": "media", "allowed_local_media_path": "media"}
         for key in args:
             if key in ours:
                 raise ValueError(f"{key!r} has a field of its own; move it from args to engine")
+            if key in ours_too:
+                raise ValueError(f"{key!r} follows from the section {ours_too[key]!r} of the fleet file")
             if key in taken:
                 raise ValueError(f"{key!r} is set by Flotilla and cannot be changed here")
         return args
@@ -73,6 +77,8 @@ class ModelSpec(Strict):
     aliases: tuple[Name, ...] = Field((), description="Further names that route to this model.")
     adapters: dict[Name, AdapterSpec] = Field(default_factory=dict, description="LoRA adapters, asked for as "
                                               "model:adapter.")
+    lora: LoraSpec | None = Field(None, description="Room for adapters that are added while the fleet runs. Left out: "
+                                                    "only the adapters above.")
     fallback: tuple[str, ...] = Field((), description="Models asked instead, in this order, while this one is down, "
                                       "full or at zero.")
     routing: Literal["prefix", "least_loaded", "round_robin"] = Field(

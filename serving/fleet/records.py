@@ -46,7 +46,8 @@ class Tokens:
 class RequestRecord:
     """One request as the gateway saw it. Times: Unix seconds and durations in seconds; None where it never came to it.
 
-    `caller_id`: the x-request-id that the caller sent. `outcome`: finished (the caller got a whole answer), rejected
+    `caller_id`: the x-request-id that the caller sent. `adapter`: `model:adapter` where one was used. `preset`:
+    `name@version` where one was asked for. `outcome`: finished (the caller got a whole answer), rejected
     (refused for what it asked), failed (the fleet's fault), aborted (the caller went away).
     """
 
@@ -63,6 +64,8 @@ class RequestRecord:
     stream: bool
     ttft_s: float | None = None
     tokens: Tokens | None = None
+    adapter: str = ""
+    preset: str = ""
 
 
 @dataclass(frozen=True)

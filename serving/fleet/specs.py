@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from serving.fleet.config import Strict
 
@@ -31,11 +31,33 @@ class AdapterSpec(Strict):
 
     source: str = Field(description="Path of the adapter, hub id, or small:lora for one made here.")
     description: str = Field("", description="What it is for, for people.")
+    tenants: tuple[Name, ...] | None = Field(
+        None, description="Tenants that may use it, beside those whose models name it. Left out: whoever may use the "
+        "model.")
+
+    _lists = field_validator("tenants", mode="before")(as_tuple)
 
     @property
     def small_kind(self) -> str | None:
         """The kind of an adapter made here, or None for a real one."""
         return self.source.removeprefix("small:") if self.source.startswith("small:") else None
+
+
+class LoraSpec(Strict):
+    """Room for adapters that are added while the fleet runs. It costs memory and some time in every step."""
+
+    max_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
+        16, description="Highest rank that an adapter may have.")
+    max_loaded: int = Field(8, ge=1, description="Adapters that a replica keeps at once; for one more, that which was "
+                                                 "not used for longest goes.")
+    max_per_step: int = Field(4, ge=1, description="Adapters that one engine step may mix; device memory is kept for "
+                                                   "so many of the highest rank.")
+
+    @model_validator(mode="after")
+    def _steps_use_what_is_loaded(self) -> LoraSpec:
+        if self.max_per_step > self.max_loaded:
+            raise ValueError(f"max_per_step ({self.max_per_step}) is above max_loaded ({self.max_loaded})")
+        return self
 
 
 class OverloadSpec(Strict):
@@ -64,7 +86,8 @@ class TenantSpec(Strict):
 
     description: str = Field("", description="Who this is, for people.")
     models: tuple[str, ...] | None = Field(
-        None, description="Models (with their adapters), routes and model:adapter that it may use. Left out: all.")
+        None, description="Models (with their adapters), routes, presets and model:adapter that it may use. Left out: "
+        "all.")
     weight: float = Field(1.0, gt=0, description="Its share when requests have to wait, beside other tenants' weights.")
 
     _lists = field_validator("models", mode="before")(as_tuple)

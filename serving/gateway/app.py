@@ -12,24 +12,29 @@ import functools
 import json
 import logging
 import re
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from serving.errors import DeadlineExceeded, FlotillaError, InvalidKey, LedgerFull, MalformedRequest, WrongMethod
+from serving.fleet.balance import key_of
 from serving.fleet.catalogue import Fleet
 from serving.fleet.records import Outcome
 from serving.fleet.routing import Routes, Target
 from serving.gateway import endpoints, openapi
 from serving.gateway import errors as table
 from serving.gateway import request as requests
+from serving.gateway.adapting import Adapting
 from serving.gateway.endpoints import Endpoint
 from serving.gateway.events import error_event
 from serving.gateway.exchange import CLIENT_CLOSED, Exchange
 from serving.gateway.forward import Call, Forward, holder, response_id
 from serving.gateway.lanes import Lane, Place
 from serving.gateway.listing import Listing
-from serving.gateway.ports import Keyring, Meter, Records, ReplicaDirectory
+from serving.gateway.media.fetching import Fetcher
+from serving.gateway.ports import AddedAdapters, Keyring, MediaSource, Meter, NoAdapters, Records, ReplicaDirectory
+from serving.gateway.request import Body
 from serving.gateway.wire import EXTENSION, Wire
 
 log = logging.getLogger(__name__)
@@ -42,12 +47,15 @@ _OPEN = ("/healthz", "/health", "/readyz", "/openapi.json")  # /health: as vLLM,
 
 @dataclass(frozen=True)
 class Ports:
-    """The gateway's surroundings."""
+    """The gateway's surroundings. `media`: where files come from that requests name by URL; None: from the hosts that
+    the fleet file allows."""
 
     keys: Keyring
     replicas: ReplicaDirectory
     records: Records
     meter: Meter
+    adapters: AddedAdapters = field(default_factory=NoAdapters)
+    media: MediaSource | None = None
 
 
 class Gateway:
@@ -55,8 +63,10 @@ class Gateway:
 
     def __init__(self, fleet: Fleet, ports: Ports, secret: str) -> None:
         self._fleet, self._ports, self._secret = fleet, ports, secret.encode()
-        self._routes = Routes.of(fleet)
-        self._listing = Listing(fleet, self._routes, ports.replicas)
+        self._added: object = ()
+        self._routes_now = Routes.of(fleet)
+        self._listing = Listing(fleet, ports.replicas)
+        self._adapting = Adapting(fleet.media, ports.media or Fetcher(fleet.media))
         self._forward: Forward | None = None
         self.draining = False
 
@@ -66,7 +76,15 @@ class Gateway:
         lanes = {name: Lane(name, model, spec.replicas, weights, self._ports.replicas, self._ports.meter)
                  for name, model in self._fleet.models.items()}
         self._forward = Forward(lanes, self._ports.replicas, self._ports.meter)
+        await self._ports.adapters.start()
         await self._ports.replicas.start()
+
+    @property
+    def _routes(self) -> Routes:
+        """The names there are now."""
+        if (found := self._ports.adapters.found) is not self._added:
+            self._added, self._routes_now = found, Routes.of(self._fleet, found)
+        return self._routes_now
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """One ASGI connection."""
@@ -85,6 +103,8 @@ class Gateway:
                 await self.start()
             elif self._forward is not None:
                 self._forward.close()
+                self._ports.adapters.close()
+                await self._adapting.close()
             await send({"type": message["type"] + ".complete"})
             if message["type"] == "lifespan.shutdown":
                 return
@@ -156,7 +176,7 @@ class Gateway:
             else:
                 data = await requests.read(receive, headers.get(b"content-length"), self._fleet.gateway.max_body_bytes,
                                            self._fleet.gateway.body_timeout_s, wire.arrived)
-                call, target = self._call(endpoint, data, headers, exchange)
+                call, target = await self._call(endpoint, data, headers, exchange)
             assert self._forward is not None
             await self._forward.run(call, target, exchange, wire, send)
         finally:
@@ -179,8 +199,8 @@ class Gateway:
         exchange.deadline_s = limit
         return asyncio.get_running_loop().call_later(limit, exchange.stop, "deadline")
 
-    def _call(self, endpoint: Endpoint, data: bytes, headers: dict[bytes, str],
-              exchange: Exchange) -> tuple[Call, Target]:
+    async def _call(self, endpoint: Endpoint, data: bytes, headers: dict[bytes, str],
+                    exchange: Exchange) -> tuple[Call, Target]:
         """A request that names its model, ready to be sent."""
         assert exchange.principal is not None
         tenant, kind = exchange.principal.tenant, "application/json"
@@ -190,8 +210,21 @@ class Gateway:
             body = requests.parse(data)
         exchange.stream = body.stream
         conversation = functools.partial(body.conversation, headers.get(b"x-flotilla-session", ""))
-        target = self._routes.resolve(body.model, tenant, conversation() if self._routes.spreads(body.model) else 0)
-        exchange.model = target.model
+        routes = self._routes
+        target = routes.resolve(body.model, tenant, conversation() if routes.spreads(body.model) else 0)
+        exchange.model, exchange.preset = target.model, target.preset.label if target.preset else ""
+        exchange.adapter = target.served_by(target.model) if target.adapter else ""
+        if body.previous_response and (variants := routes.variants(body.model)):
+            # any of its variants may have made that response
+            target = replace(target, chain=tuple(dict.fromkeys((*target.chain, *variants))))
+        body = await self._adapting.apply(endpoint, body, target.preset)
+        return self._to_send(endpoint, body, target, kind, headers, exchange, conversation), target
+
+    def _to_send(self, endpoint: Endpoint, body: Body, target: Target, kind: str, headers: dict[bytes, str],
+                 exchange: Exchange, conversation: Callable[[], int]) -> Call:
+        """The call that brings a body to the target's engines."""
+        assert exchange.principal is not None
+        tenant = exchange.principal.tenant
         apart = endpoint.usage_on_demand and body.stream and not body.asked_usage
         more = requests.stream_usage(body) if apart else {}
         plain = body.model in (target.model, *self._fleet.models[target.model].aliases)
@@ -199,7 +232,7 @@ class Gateway:
         def to(place: Place) -> bytes:
             members = dict(more)
             if not plain or place.model != target.model:
-                members["model"] = target.served_by(place.model)
+                members["model"] = target.asked_of(place.model)
             if endpoint.name == "responses":
                 members["request_id"] = response_id(place, tenant, exchange.request_id)
             return body.with_members(members)
@@ -207,12 +240,14 @@ class Gateway:
         sent = self._upstream_headers(headers, kind, exchange)
         if apart:
             sent.append((b"x-flotilla-usage", b"apart"))
+        if target.added is not None:
+            sent.append((b"x-flotilla-adapter", json.dumps({"name": target.added.engine_name,
+                                                            "source": target.added.source,
+                                                            "path": target.added.path}).encode()))
         held_by = holder(body.previous_response, tenant) if body.previous_response else ""
-        if held_by and target.name in self._fleet.routes:  # any of its variants may have made that response
-            variants = self._fleet.routes[target.name].variants
-            target = replace(target, chain=tuple(dict.fromkeys((*target.chain, *variants))))
+        adapter = key_of(target.asked_of(target.model).encode()) if target.adapter else None
         return Call(endpoint.method, endpoint.path, sent, to, key=conversation, response=body.previous_response,
-                    held_by=held_by), target
+                    held_by=held_by, adapter=adapter)
 
     def _about(self, endpoint: Endpoint, name: str, scope: Any, headers: dict[bytes, str],
                exchange: Exchange) -> tuple[Call, Target]:
@@ -235,8 +270,8 @@ class Gateway:
             raise WrongMethod(method, path, ["GET"])
         assert exchange.principal is not None
         name = path.removeprefix("/v1/models").removeprefix("/")
-        found = self._listing.one(name, exchange.principal.tenant) if name else self._listing.all(
-            exchange.principal.tenant)
+        tenant = exchange.principal.tenant
+        found = self._listing.one(self._routes, name, tenant) if name else self._listing.all(self._routes, tenant)
         exchange.answer.code = 200
         await _write(send, 200, json.dumps(found).encode(), exchange.headers())
 

@@ -12,6 +12,9 @@ Dialect = Literal["openai", "responses", "messages"]
 # class: (status, OpenAI's error type, code)
 TABLE: dict[type[errors.FlotillaError], tuple[int, str, str]] = {
     errors.MalformedRequest: (400, "invalid_request_error", "malformed_request"),
+    errors.MediaRefused: (400, "invalid_request_error", "media_refused"),
+    errors.MediaUnavailable: (400, "invalid_request_error", "media_unavailable"),
+    errors.PresetRefuses: (400, "invalid_request_error", "preset_refuses"),
     errors.InvalidKey: (401, "invalid_request_error", "invalid_api_key"),
     errors.ModelNotAllowed: (403, "invalid_request_error", "model_not_allowed"),
     errors.UnknownModel: (404, "invalid_request_error", "model_not_found"),

@@ -45,6 +45,8 @@ class Exchange:
     caller_id: str = ""
     principal: Principal | None = None
     model: str = ""
+    adapter: str = ""  # as callers name it, with its model
+    preset: str = ""  # name@version
     served: str = ""  # the model, with the adapter if there is one
     stream: bool = False
     deadline_s: float = 0.0
@@ -64,6 +66,8 @@ class Exchange:
                  (b"x-request-id", (self.caller_id or self.request_id).encode("latin-1"))]
         if self.served:
             found.append((b"x-flotilla-model", self.served.encode()))
+        if self.preset:
+            found.append((b"x-flotilla-preset", self.preset.encode()))
         return found
 
     def record(self, outcome: Outcome) -> RequestRecord:
@@ -74,5 +78,5 @@ class Exchange:
             key_id=who.key_id if who else "", model=self.model, endpoint=self.endpoint, code=answer.code,
             outcome=outcome, started_at=self.began_at, duration_s=time.monotonic() - self.began, stream=self.stream,
             ttft_s=answer.first_byte_at - self.began if answer.first_byte_at is not None else None,
-            tokens=answer.usage.tokens if answer.usage else None,
+            tokens=answer.usage.tokens if answer.usage else None, adapter=self.adapter, preset=self.preset,
         )

@@ -32,7 +32,7 @@ class Call:
 
     `body`: what to send to a place. `key`: tells its conversation, which is worth asking only where there are several
     replicas. `response`: the id of the stored response that it is about or goes on from, if there is one, and
-    `held_by`: the tag of the replica that holds it.
+    `held_by`: the tag of the replica that holds it. `adapter`: a key of the LoRA adapter that it uses.
     """
 
     method: str
@@ -43,6 +43,7 @@ class Call:
     key: Callable[[], int] | None = None
     response: str = ""
     held_by: str = ""
+    adapter: int | None = None
     tried: set[str] = field(default_factory=set)
 
 
@@ -126,7 +127,7 @@ class Forward:
         several = any(len(self._lanes[model].balancer.replicas) > 1 for model in chain)
         key = call.key() if several and call.key is not None else None
         if len(chain) == 1:
-            return await self._lanes[chain[0]].enter(tenant, key, call.tried)
+            return await self._lanes[chain[0]].enter(tenant, key, call.tried, call.adapter)
         for model in chain:
             place = self._lanes[model].free(key, call.tried)
             if place is not None:

@@ -23,15 +23,17 @@ _SUSPECT_S = 2.0  # a replica that could not be reached is not asked again for t
 
 @dataclass(frozen=True)
 class Place:
-    """A seat at a replica. Give it back with `Lane.leave`."""
+    """A seat at a replica. Give it back with `Lane.leave`. `adapter`: a key of the LoRA adapter that is used there."""
 
     model: str
     replica: Replica
+    adapter: int | None = None
 
 
 @dataclass(eq=False)
 class _Waiter:
     key: int | None
+    adapter: int | None = None
     seat: asyncio.Future[Place] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -64,40 +66,41 @@ class Lane:
             self._balancer.update(found)
         return self._balancer
 
-    def free(self, key: int | None, exclude: Collection[str] = ()) -> Place | None:
+    def free(self, key: int | None, exclude: Collection[str] = (), adapter: int | None = None) -> Place | None:
         """A seat at once, or None: no replica, all full, or others wait."""
         if len(self._queue):
             return None
-        replica = self._choose(key, exclude)
-        return None if replica is None else self.at(replica)
+        replica = self._choose(key, exclude, adapter)
+        return None if replica is None else self.at(replica, adapter)
 
-    def at(self, replica: Replica) -> Place:
+    def at(self, replica: Replica, adapter: int | None = None) -> Place:
         """A seat at this replica, full or not."""
-        self._balancer.begin(replica.replica_id)
+        self._balancer.begin(replica.replica_id, adapter)
         self._meter.begin(self.model)
-        return Place(self.model, replica)
+        return Place(self.model, replica, adapter)
 
-    def _choose(self, key: int | None, exclude: Collection[str] = ()) -> Replica | None:
+    def _choose(self, key: int | None, exclude: Collection[str] = (), adapter: int | None = None) -> Replica | None:
         if self._suspects:
             exclude = {*exclude, *self._avoided()}
-        return self.balancer.choose(key, exclude)
+        return self.balancer.choose(key, exclude, adapter)
 
-    async def enter(self, tenant: str, key: int | None, exclude: Collection[str] = ()) -> Place:
+    async def enter(self, tenant: str, key: int | None, exclude: Collection[str] = (),
+                    adapter: int | None = None) -> Place:
         """A seat, waited for in fair order. Raises: NoReplica, Overloaded, TooManyWaiting."""
-        place = self.free(key, exclude)
+        place = self.free(key, exclude, adapter)
         if place is not None:
             return place
         if not self.balancer.replicas:
             await self._awake()
-            if (place := self.free(key, exclude)) is not None:
+            if (place := self.free(key, exclude, adapter)) is not None:
                 return place
         elif all(r.replica_id in exclude or r.replica_id in self._avoided() for r in self.balancer.replicas):
             raise NoReplica(self.model, 5)
-        return await self._wait(tenant, key)
+        return await self._wait(tenant, key, adapter)
 
     def leave(self, place: Place, answered: bool) -> None:
         """Give a seat back; whoever waits longest by fair order gets it. `answered`: the replica did its work."""
-        self._balancer.end(place.replica.replica_id)
+        self._balancer.end(place.replica.replica_id, place.adapter)
         self._meter.end(self.model)
         if answered:
             self._drain.done(self._loop.time())
@@ -127,8 +130,8 @@ class Lane:
         finally:
             self._absent -= 1
 
-    async def _wait(self, tenant: str, key: int | None) -> Place:
-        waiter = _Waiter(key)
+    async def _wait(self, tenant: str, key: int | None, adapter: int | None) -> Place:
+        waiter = _Waiter(key, adapter)
         out = self._queue.put(tenant, waiter, self._loop.time())
         if out is not None and not out.seat.done():
             out.seat.set_exception(TooManyWaiting(self.model, self._retry_after()))
@@ -165,9 +168,10 @@ class Lane:
             found = self._queue.pop()
             assert found is not None
             waiter = found[1]
-            replica = None if waiter.seat.done() else self._choose(waiter.key)  # one has a seat, so this finds one
+            # one has a seat, so this finds one
+            replica = None if waiter.seat.done() else self._choose(waiter.key, (), waiter.adapter)
             if replica is not None:
-                waiter.seat.set_result(self.at(replica))
+                waiter.seat.set_result(self.at(replica, waiter.adapter))
 
     def _retry_after(self) -> int:
         return self._drain.retry_after_s(len(self._queue) + 1, self._loop.time())

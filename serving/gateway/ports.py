@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
+from serving.fleet.adapters import Adapter
 from serving.fleet.balance import Replica
 from serving.fleet.records import RequestRecord
 from serving.fleet.tenants import Principal
@@ -41,6 +42,47 @@ class ReplicaDirectory(Protocol):
 
     async def wait(self, model: str, timeout_s: float) -> bool:
         """Until the model has a replica; False when the time is over first."""
+        ...
+
+
+class AddedAdapters(Protocol):
+    """Knows adapters that were added while the fleet runs."""
+
+    async def start(self) -> None:
+        """Begin to watch."""
+        ...
+
+    def close(self) -> None:
+        """Stop watching."""
+        ...
+
+    @property
+    def found(self) -> Sequence[Adapter]:
+        """Those there are: the same object until they change. No I/O."""
+        ...
+
+
+class NoAdapters:
+    """Where none are ever added."""
+
+    found: Sequence[Adapter] = ()
+
+    async def start(self) -> None:
+        """Nothing to watch."""
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+
+class MediaSource(Protocol):
+    """Fetches files that requests name by URL."""
+
+    async def fetch(self, url: str) -> tuple[str, bytes]:
+        """Content type and bytes. Raises: MediaRefused, MediaUnavailable."""
+        ...
+
+    async def close(self) -> None:
+        """Close what is open."""
         ...
 
 

@@ -1,7 +1,8 @@
 """Reading a request: its body within the limit, and the few members of it that routing needs.
 
-The body goes on to the engine byte for byte. Where the gateway has to say something else (another model's name, the
-usage of a stream, the id of a response), it appends members: JSON keeps the last of two equal keys.
+The body goes on to the engine byte for byte, unless a preset or a file's URL changes it (`adapting`). Where the gateway
+has to say something else (another model's name, the usage of a stream, the id of a response), it appends members: JSON
+keeps the last of two equal keys.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The bill cut by model, tenant, day, accelerator and bucket: rows that add up to it, however it is cut."""
+"""The bill cut by model, tenant, day, accelerator, bucket, adapter, preset: rows that add up to it in any case."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from serving.ledger import schema
 from serving.ledger.reading import total
 from serving.ledger.store import Ledger
 
-Dimension = Literal["model", "tenant", "day", "variant", "bucket"]
+Dimension = Literal["model", "tenant", "day", "variant", "bucket", "adapter", "preset"]
 DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 _FOREVER = 1e18
 _DAY_S = 86_400
@@ -57,6 +57,8 @@ def costs(ledger: Ledger, by: Sequence[Dimension], since: float = 0.0, until: fl
     Charges belong to the day (UTC) on which they last changed, intervals to that on which they began, idle time to
     `SourceRecord.idle_tenant`, what no one is charged with to tenant "". Idle time may be allocated on a later day than
     it passed: by tenant and day, what is left of it can then be below 0 on that later day, and sums hold all the same.
+    Adapters and presets are those that requests named: idle time, and work that no gateway has written down (yet), are
+    of none.
     Cut by bucket, a row's money is in one bucket; requests, tokens and what they compare with stand in that of direct.
     Raises: ConfigError for an unknown or repeated name in `by`; LedgerError.
     """
@@ -107,11 +109,15 @@ class _Cut:
             self._rows[key] = CostRow(dict(zip(self._by, key, strict=True)))
         return self._rows[key]
 
-    def _keys(self, tenant: ColumnElement[str], moment: ColumnElement[float]) -> list[ColumnElement[str]]:
-        s = schema.sources.c
+    def _keys(self, tenant: ColumnElement[str], moment: ColumnElement[float],
+              named: bool = False) -> list[ColumnElement[str]]:
+        """`named`: the query has the rows of requests too."""
+        s, q = schema.sources.c, schema.requests.c
         found: dict[str, Callable[[], ColumnElement[Any]]] = {
             "model": lambda: func.coalesce(s.model, ""), "variant": lambda: func.coalesce(s.variant, ""),
             "tenant": lambda: func.coalesce(tenant, ""), "day": lambda: self._day(moment),
+            "adapter": lambda: func.coalesce(q.adapter, "") if named else literal("", Text),
+            "preset": lambda: func.coalesce(q.preset, "") if named else literal("", Text),
         }
         return [found[name]().label(f"key_{name}") for name in self._by]
 
@@ -120,6 +126,12 @@ class _Cut:
             return func.strftime("%Y-%m-%d", moment, "unixepoch")
         return func.to_char(func.timezone("UTC", func.to_timestamp(moment)), "YYYY-MM-DD")
 
+    def _with_names(self, query: Select[Any]) -> Select[Any]:
+        """A query of charges, joined with what their requests named where that is asked for."""
+        if not {"adapter", "preset"} & set(self._by):
+            return query
+        return query.outerjoin(schema.requests, schema.requests.c.request_id == schema.charges.c.request_id)
+
     def _grouped(self, query: Select[Any], keys: list[ColumnElement[str]]) -> Iterable[tuple[Key, Sequence[Any]]]:
         # by their labels: PostgreSQL does not see that two expressions with parameters are the same
         for row in self._db.execute(query.group_by(*(key.name for key in keys)) if keys else query):
@@ -127,15 +139,16 @@ class _Cut:
 
     def _charges(self) -> None:
         c = schema.charges.c
-        keys = self._keys(c.tenant, c.updated_at)
+        keys = self._keys(c.tenant, c.updated_at, named=True)
         real = c.request_id.not_like("unmetered:%")  # such a row stands for many requests
         columns = [total(c[n]) for n in ("direct", "waste", "idle", "cold_start", "prompt_tokens", "cached_tokens",
                                          "completion_tokens")]
         counts = [func.count(case((condition, c.request_id)).distinct()) for condition in (
             (c.outcome != "running") & real, c.outcome.in_(("aborted", "failed")) & real)]
-        query = (select(*keys, *columns, *counts)
-                 .outerjoin_from(schema.charges, schema.sources, schema.sources.c.source_id == c.source_id)
-                 .where(*self._charged))
+        query = self._with_names(
+            select(*keys, *columns, *counts)
+            .outerjoin_from(schema.charges, schema.sources, schema.sources.c.source_id == c.source_id)
+            .where(*self._charged))
         for key, (direct, waste, idle, cold, prompt, cached, completion, ended, unfinished) in self._grouped(
                 query, keys):
             row = self._row(key)
@@ -175,14 +188,15 @@ class _Cut:
 
     def _compared(self) -> None:
         c = schema.charges.c
-        keys = self._keys(c.tenant, c.updated_at)
+        keys = self._keys(c.tenant, c.updated_at, named=True)
         if self._db.dialect.name == "sqlite":
             each = func.json_each(c.compared).table_valued("key", "value")
         else:
             each = func.jsonb_each_text(cast(c.compared, JSONB)).table_valued("key", "value")
-        query = (select(*keys, each.c.key.label("comparator"), total(cast(each.c.value, BigInteger)))
-                 .outerjoin_from(schema.charges, schema.sources, schema.sources.c.source_id == c.source_id)
-                 .join(each, literal(True)).where(*self._charged))
+        query = self._with_names(
+            select(*keys, each.c.key.label("comparator"), total(cast(each.c.value, BigInteger)))
+            .outerjoin_from(schema.charges, schema.sources, schema.sources.c.source_id == c.source_id)
+            .join(each, literal(True)).where(*self._charged))
         for row in self._db.execute(query.group_by(*(key.name for key in keys), "comparator")):
             compared = self._row(tuple(row[:len(keys)])).compared
             compared[row[-2]] = compared.get(row[-2], 0) + row[-1]

@@ -96,6 +96,8 @@ class RequestRow:
     method: str
     compared: dict[str, int] = field(default_factory=dict)
     source_ids: tuple[str, ...] = ()
+    adapter: str = ""
+    preset: str = ""
 
 
 def rows(ledger: Ledger, since: float = 0.0, until: float = _FOREVER) -> Iterator[RequestRow]:
@@ -159,7 +161,7 @@ def _row(row: RowMapping | None, charges: list[RowMapping]) -> RequestRow:
     return RequestRow(
         seen.request_id, seen.caller_id, seen.tenant, seen.key_id, seen.model, variant, seen.endpoint, seen.code,
         seen.outcome, seen.started_at, seen.duration_s, seen.ttft_s, seen.stream, seen.tokens or tokens, amounts,
-        method, compared, at)
+        method, compared, at, seen.adapter, seen.preset)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def request(row: RowMapping) -> RequestRecord:
     tokens = None if row["prompt_tokens"] is None else tokens_of(row)
     return RequestRecord(row["request_id"], row["caller_id"], row["tenant"], row["key_id"], row["model"],
                          row["endpoint"], row["code"], row["outcome"], row["started_at"], row["duration_s"],
-                         row["stream"], row["ttft_s"], tokens)
+                         row["stream"], row["ttft_s"], tokens, row["adapter"], row["preset"])
 
 
 def source(row: RowMapping) -> SourceRecord:

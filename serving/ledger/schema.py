@@ -3,7 +3,7 @@
 Nanoseconds, nano-USD and counts are 64-bit integers, moments are Unix seconds. `number`, where a row has it, is the
 reading that the row came from: a row is only replaced by one of a later reading. `compared` is a JSON object
 (comparator: nano-USD), `fit` the object of a `StepFit`, `segments` an array of arrays in the order of `Segment`'s
-fields.
+fields, `tenants` an array of names.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0002"  # the migration that makes these tables; a test holds it against `migrations/versions`
+HEAD = "0003"  # the migration that makes these tables; a test holds it against `migrations/versions`
 
 metadata = MetaData(naming_convention={"pk": "pk_%(table_name)s", "uq": "uq_%(table_name)s_%(column_0_name)s"})
 
@@ -54,11 +54,21 @@ requests = Table(
     Column("code", Integer, nullable=False), _text("outcome"), _moment("started_at"), _moment("duration_s"),
     Column("stream", Boolean, nullable=False), _moment("ttft_s", nullable=True), _whole("prompt_tokens", nullable=True),
     _whole("cached_tokens", nullable=True), _whole("completion_tokens", nullable=True),
-    PrimaryKeyConstraint("request_id"),
+    Column("adapter", Text, nullable=False, server_default=""),
+    Column("preset", Text, nullable=False, server_default=""), PrimaryKeyConstraint("request_id"),
 )
 Index("requests_by_time", requests.c.started_at, requests.c.request_id)
 Index("requests_by_caller", requests.c.caller_id, sqlite_where=text("caller_id <> ''"),
       postgresql_where=text("caller_id <> ''"))
+
+adapters = Table(
+    "adapters", metadata,
+    _text("adapter_id"), _text("model"), _text("name"), _text("source"), _text("path"), _whole("rank"),
+    _text("description"), Column("tenants", Text), _moment("added_at"), _moment("removed_at", nullable=True),
+    PrimaryKeyConstraint("adapter_id"),
+)
+Index("adapters_there", adapters.c.model, adapters.c.name, unique=True, sqlite_where=text("removed_at IS NULL"),
+      postgresql_where=text("removed_at IS NULL"))
 
 sources = Table(
     "sources", metadata,

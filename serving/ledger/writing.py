@@ -64,7 +64,7 @@ def _request(r: RequestRecord) -> Row:
         "model": _plain(r.model), "endpoint": r.endpoint, "code": r.code, "outcome": r.outcome,
         "started_at": r.started_at, "duration_s": r.duration_s, "stream": r.stream, "ttft_s": r.ttft_s,
         "prompt_tokens": tokens.prompt if tokens else None, "cached_tokens": tokens.cached if tokens else None,
-        "completion_tokens": tokens.completion if tokens else None,
+        "completion_tokens": tokens.completion if tokens else None, "adapter": r.adapter, "preset": r.preset,
     }
 
 

@@ -56,9 +56,23 @@ def test_check_counts_what_there_is(file: Path, capsys: pytest.CaptureFixture[st
     missing = "no comparator that is same_model_hosted, cheapest_proprietary, frontier"
     assert told == {
         "ok": True, "fleet": "two", "models": ["qwen", "llama"], "routes": ["chat", "solo"],
-        "adapters": ["qwen:pirate"], "usd_per_hour_at_minimum": [0.5, 0.5], "price_changes": [],
+        "presets": [], "adapters": ["qwen:pirate"], "usd_per_hour_at_minimum": [0.5, 0.5], "price_changes": [],
         "warnings": [f"models.qwen: {missing}", f"models.llama: {missing}"],
     }
+
+
+def test_presets_are_listed_with_their_versions(capsys: pytest.CaptureFixture[str],
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    file = LAPTOP.with_name("assistants.yaml")
+    check(file)
+    assert "fleet assistants, 1 model, 2 presets" in capsys.readouterr().out
+    models(file)
+    out = capsys.readouterr().out
+    spec = load(file).presets["shopping-assistant"]
+    for part in (f"shopping-assistant@1  {'':10}{spec.versions['1'].digest}",
+                 f"shopping-assistant@2 (current)  {spec.versions['2'].digest}", "look_up_order, hand_over"):
+        assert part in out
 
 
 def test_check_counts_what_the_fleet_costs_beside_its_replicas(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,8 @@ class Row:
     method: str
     compared: dict[str, int] = field(default_factory=dict)
     source_ids: tuple[str, ...] = ("r1",)
+    adapter: str = ""
+    preset: str = ""
 
 
 @dataclass(frozen=True)

@@ -252,6 +252,29 @@ async def test_vllm_asks_for_adapters_by_the_name_in_the_request(tmp_path: Path)
     assert {"max_lora_rank", "max_loras", "max_cpu_loras"} <= set(LoRAConfig.__dataclass_fields__)
 
 
+async def test_the_engine_fetches_nothing_by_itself(deployment, tmp_path: Path) -> None:
+    """Gateways do; what they overlook must be refused, whatever it says and however it is written."""
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.multimodal.media.connector import MediaConnector
+
+    told = {name: value for name, value in deployment.engine_kwargs(fleet().models["qwen"], {}).items()
+            if name.startswith("allowed_")}
+    assert told.keys() <= {f.name for f in dataclasses.fields(EngineArgs)}
+    assert EngineArgs(model="x", **told).allowed_local_media_path == ""
+
+    class Tripwire:
+        def __getattr__(self, name: str) -> Any:
+            raise AssertionError("it fetches")
+
+    connector = MediaConnector(connection=Tripwire(), **told)
+    (tmp_path / "a.png").write_bytes(b"x")
+    for url in ("http://127.0.0.1/a.png", "https://images.example.com/a.png", "HTTP://127.0.0.1/", "http:127.0.0.1",
+                "http:///a", "http://media.invalid@127.0.0.1/", f"file://{tmp_path}/a.png", "ftp://x/a", "//x/a.png"):
+        for fetch in (connector.fetch_image_async, connector.fetch_audio_async, connector.fetch_video_async):
+            with pytest.raises((ValueError, RuntimeError)):
+                await fetch(url)
+
+
 # -- vLLM's scheduler
 
 

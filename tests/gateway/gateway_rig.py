@@ -15,12 +15,14 @@ import uvicorn
 from fake_replica import CarriedReplica, FakeReplica, Script
 
 from serving.errors import InvalidKey
+from serving.fleet.adapters import Adapter
 from serving.fleet.balance import Replica
 from serving.fleet.catalogue import Fleet
 from serving.fleet.config import parse
 from serving.fleet.records import RequestRecord
 from serving.fleet.tenants import Principal
 from serving.gateway.app import Gateway, Ports
+from serving.gateway.ports import MediaSource
 from serving.gateway.server import limits, listen
 from serving.gateway.wire import with_limits
 
@@ -113,6 +115,19 @@ class Directory:
         return bool(self.replicas(model))
 
 
+class Added:
+    """Adapters that were added, as a test sets them."""
+
+    def __init__(self) -> None:
+        self.found: tuple[Adapter, ...] = ()
+
+    async def start(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 @dataclass
 class Counted:
     """The meter, as lists."""
@@ -143,7 +158,8 @@ class Counted:
 class Rig:
     """A gateway under test. `close` checks what must hold whatever was asked."""
 
-    def __init__(self, timeout_s: float = 30.0, fleet: str = "", carried: bool = False) -> None:
+    def __init__(self, timeout_s: float = 30.0, fleet: str = "", carried: bool = False,
+                 media: MediaSource | None = None) -> None:
         self._kind = CarriedReplica if carried else FakeReplica
         self.directory, self.meter = Directory(), Counted()
         self.records: asyncio.Queue[RequestRecord] = asyncio.Queue()
@@ -151,7 +167,8 @@ class Rig:
         self._asked = 0
         self.accepting = True
         self.fleet = parse(fleet or FLEET % timeout_s, "sample", Fleet)
-        self.gateway = Gateway(self.fleet, Ports(Keys(), self.directory, self, self.meter), SECRET)
+        self.added = Added()
+        self.gateway = Gateway(self.fleet, Ports(Keys(), self.directory, self, self.meter, self.added, media), SECRET)
 
     def put(self, record: RequestRecord) -> None:
         """The gateway's port for records."""

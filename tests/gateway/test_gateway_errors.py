@@ -30,6 +30,9 @@ STATUS = {
     errors.WrongMethod: 405,
     errors.BodyTimeout: 408,
     errors.HeadersTooLarge: 431,
+    errors.MediaRefused: 400,
+    errors.MediaUnavailable: 400,
+    errors.PresetRefuses: 400,
 }
 ARGUMENTS = {
     errors.UnknownModel: ("qwen4", ["qwen"]),
@@ -44,6 +47,7 @@ ARGUMENTS = {
     errors.WrongMethod: ("GET", "/x", ["POST"]),
     errors.BodyTimeout: (3.0,),
     errors.DeadlineExceeded: (3.0,),
+    errors.MediaUnavailable: ("pictures.example", "HTTP 404"),
 }
 
 

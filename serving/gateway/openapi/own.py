@@ -33,6 +33,7 @@ PARAMETERS: dict[str, Any] = {
 HEADERS: dict[str, Any] = {
     "x-flotilla-request-id": {"schema": {"type": "string"}, "description": "The id of the request in the ledger."},
     "x-flotilla-model": {"schema": {"type": "string"}, "description": "The model, with its adapter, that answered."},
+    "x-flotilla-preset": {"schema": {"type": "string"}, "description": "The preset that was used, as name@version."},
     "x-flotilla-cost-usd": {"schema": {"type": "string", "pattern": r"^\d+\.\d{9}$"},
                             "description": "The cost that the answer's usage names, USD, in the same digits. Streams "
                                            "have it in their usage only."},
@@ -46,7 +47,7 @@ def _headers(*names: str) -> dict[str, Any]:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
-ANSWER_HEADERS = _headers("x-flotilla-request-id", "x-flotilla-model", "x-request-id")
+ANSWER_HEADERS = _headers("x-flotilla-request-id", "x-flotilla-model", "x-flotilla-preset", "x-request-id")
 COSTED_HEADERS = ANSWER_HEADERS | _headers("x-flotilla-cost-usd")
 ERROR_HEADERS = {
     401: _headers("x-flotilla-request-id", "x-request-id", "www-authenticate"),
@@ -58,7 +59,8 @@ STREAM = ("With `stream`: server-sent events. A stream that breaks ends with an 
           "one. Chat and completion streams tell usage and cost where `stream_options.include_usage` asks for them.")
 COST = {"type": "number", "description": "USD that this answer cost, fully loaded: its work and its part of idle time "
                                          "and cold starts by the fleet's policy."}
-MODEL = {"type": "string", "description": "A model, alias, route or `model:adapter`; `GET /v1/models` lists them."}
+MODEL = {"type": "string", "description": "A model, alias, route, preset or `model:adapter`; `GET /v1/models` lists "
+                                          "them."}
 SCHEMAS: dict[str, Any] = {
     "Error": {
         "type": "object", "required": ["error"],
@@ -84,7 +86,20 @@ SCHEMAS: dict[str, Any] = {
             "state": {"enum": ["ready", "starting", "scaled_to_zero", "unavailable"]},
             "architecture": {"type": "string"}, "root": {"type": "string"},
             "fallback": {"type": "array", "items": {"type": "string"}, "description": "Models asked when it is full."},
-            "parent": {"type": "string", "description": "The model of an adapter."},
+            "parent": {"type": "string", "description": "The model of an adapter, or what a preset asks."},
+            "description": {"type": "string", "description": "What an adapter or a preset is for."},
+            "preset": {
+                "type": "object", "description": "What a preset puts into requests.",
+                "required": ["version", "digest", "versions", "system", "sampling", "tools", "caller"],
+                "properties": {
+                    "version": {"type": "string"}, "digest": {"type": "string"},
+                    "versions": {"type": "array", "items": {"type": "string"},
+                                 "description": "Asked for as name@version."},
+                    "system": {"type": "boolean", "description": "Whether it has a system prompt."},
+                    "sampling": {"type": "object"}, "tools": {"type": "array", "items": {"type": "string"}},
+                    "caller": {"type": "object", "description": "What becomes of the same fields of the caller's."},
+                },
+            },
             "variants": {"type": "object", "additionalProperties": {"type": "integer"},
                          "description": "The models of a route by weight."},
         },
