@@ -17,7 +17,7 @@ from serving import overheads
 from serving.errors import StartFailed
 from serving.fleet.catalogue import Fleet, comparisons
 from serving.fleet.prices import PriceBook
-from serving.fleet.records import MeterReading, RequestRecord
+from serving.fleet.records import MeterReading
 from serving.ledger.durable import DurableReadings, own_spool
 from serving.ledger.store import Ledger
 
@@ -59,6 +59,7 @@ class GatewayReplica:
         from serving.gateway.app import Gateway, Ports
         from serving.gateway.server import GatewayServer, listen
         from serving.ledger.live import LedgerKeyring, LedgerRecords
+        from serving.telemetry.meter import PrometheusMeter
 
         ledger, limits = Ledger.later(around.database), fleet.ledger
         self._records = LedgerRecords(ledger, own_spool(around.spool_dir, "gateway", limits.spool_bytes),
@@ -67,7 +68,7 @@ class GatewayReplica:
         self._overheads = overheads.OverheadKeeper(overheads.meters(fleet, ("gateway",)), self._readings,
                                                    unmetered=lambda: self._records.unmetered).start()
         ports = Ports(LedgerKeyring(ledger, around.pepper), RayReplicaDirectory(fleet), self._records,
-                      PrometheusMeter())
+                      PrometheusMeter({name: model.slo for name, model in fleet.models.items()}))
         sock = listen(fleet.gateway.host, fleet.gateway.port)
         self._server = GatewayServer(Gateway(fleet, ports, around.secret), fleet.gateway, sock)
         await self._server.start()
@@ -83,54 +84,6 @@ class GatewayReplica:
         await asyncio.to_thread(self._overheads.close)
         await asyncio.to_thread(self._records.close)
         self._readings.close()
-
-
-class PrometheusMeter:
-    """The gateway's counts for Prometheus. Labelled children are kept: finding one costs as much as using it."""
-
-    def __init__(self) -> None:
-        from serving.telemetry.metrics import GatewayMetrics
-
-        self._metrics = GatewayMetrics()
-        self._known: dict[tuple[str, ...], Any] = {}
-
-    def _of(self, *name_and_labels: str) -> Any:
-        found = self._known.get(name_and_labels)
-        if found is None:
-            name, *labels = name_and_labels
-            found = self._known[name_and_labels] = self._metrics[name].labels(*labels)
-        return found
-
-    def begin(self, model: str) -> None:
-        """A request has been sent to a replica."""
-        self._of("flotilla_requests_in_flight", model).inc()
-
-    def end(self, model: str) -> None:
-        """It is over."""
-        self._of("flotilla_requests_in_flight", model).dec()
-
-    def queued(self, model: str, count: int) -> None:
-        """So many wait in this gateway."""
-        self._of("flotilla_requests_queued", model).set(count)
-
-    def moved(self, model: str, to: str) -> None:
-        """A request goes to a fallback."""
-        self._of("flotilla_fallbacks_total", model, to).inc()
-
-    def answered(self, record: RequestRecord, cost_usd: float | None) -> None:
-        """Count one request."""
-        of, who = self._of, (record.model, record.tenant)
-        of("flotilla_requests_total", *who, record.endpoint, str(record.code)).inc()
-        if not record.model:
-            return
-        of("flotilla_request_duration_seconds", *who, record.endpoint).observe(record.duration_s)
-        if record.ttft_s is not None:
-            of("flotilla_time_to_first_token_seconds", *who).observe(record.ttft_s)
-            if record.tokens and record.tokens.completion > 1 and record.outcome == "finished":
-                per_token = (record.duration_s - record.ttft_s) / (record.tokens.completion - 1)
-                of("flotilla_time_per_output_token_seconds", *who).observe(per_token)
-        if cost_usd is not None:
-            of("flotilla_request_cost_usd", *who).observe(cost_usd)
 
 
 def deploy(fleet: Fleet, book: PriceBook, sources: Sources, around: Surroundings, env: dict[str, str],

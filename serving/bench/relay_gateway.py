@@ -14,7 +14,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from serving.app import PrometheusMeter
 from serving.fleet import catalogue
 from serving.fleet.balance import Replica
 from serving.gateway.app import Gateway, Ports
@@ -24,6 +23,7 @@ from serving.ledger.durable import own_spool
 from serving.ledger.live import LedgerKeyring, LedgerRecords
 from serving.ledger.store import Ledger
 from serving.settings import Settings
+from serving.telemetry.meter import PrometheusMeter
 
 
 class OneReplica:
@@ -56,7 +56,8 @@ async def main(fleet_file: str, address: str, carrier: str = "") -> None:
     settings, fleet = Settings.read(os.environ), catalogue.load(Path(fleet_file), ())
     ledger = Ledger.open(settings.database)
     records = LedgerRecords(ledger, own_spool(settings.spool_dir, "gateway", fleet.ledger.spool_bytes))
-    ports = Ports(LedgerKeyring(ledger, settings.pepper()), OneReplica(address, carrier), records, PrometheusMeter())
+    ports = Ports(LedgerKeyring(ledger, settings.pepper()), OneReplica(address, carrier), records,
+                  PrometheusMeter({name: model.slo for name, model in fleet.models.items()}))
     server = GatewayServer(Gateway(fleet, ports, settings.gateway_secret()), fleet.gateway,
                            listen(fleet.gateway.host, fleet.gateway.port))
     asked, loop = asyncio.Event(), asyncio.get_running_loop()

@@ -123,15 +123,14 @@ def show_metering(report: dict[str, Any]) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
     load, share, ratio = report["load"], report["own_share"], report["ratio"]
-    names = {"plain": "plain", "metered": "metered"}
-    rows = [(names[arm], of, report["step_cpu_us"][arm]) for arm, of in report["step_us"].items()]
+    rows = [(arm, of, report["step_cpu_us"][arm]) for arm, of in report["step_us"].items()]
     rows.append(("metering's code", report["own_us"], report["own_cpu_us"]))
     table(["µs of a\nstep under", "p50>", "mean>", "p99>", "of CPU:\np50>", "mean>", "p99>"],
           [(name, *(f"{of[k]:,.1f}" for of in two for k in ("p50", "mean", "p99"))) for name, *two in rows],
           title=f"{load['running']} requests that decode together, {load['turns']} turns")
     console.print()
     table(["ratio of steps\nin one turn", "p50>", "95%\ninterval>", "of CPU:\np50>", "95%\ninterval>", "all turns>"],
-          [("/".join(names[n] for n in name.split("/")), *_with_interval(of["p50"]), *_with_interval(of["cpu_p50"]),
+          [(name, *_with_interval(of["p50"]), *_with_interval(of["cpu_p50"]),
             "–".join(f"{v:.3f}" for v in of["cpu_p50"]["turns"])) for name, of in ratio.items()])
     console.print()
     verdict = "[green]within[/]" if share["cpu"] <= report["limit"] else "[red]above[/]"

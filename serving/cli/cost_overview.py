@@ -10,7 +10,8 @@ from serving.cli.cost_args import FOREVER, Known, shown_span
 from serving.cli.output import as_json, console, table
 from serving.costs import figures
 from serving.costs.figures import DASH, dollars, exact, money, per
-from serving.fleet.money import apportion, usd
+from serving.costs.spread import overheads
+from serving.fleet.money import usd
 from serving.fleet.records import BUCKETS, Bucket, StepFit
 from serving.ledger import sums
 from serving.ledger.store import Ledger
@@ -28,7 +29,7 @@ def show(ledger: Ledger, known: Known, now: float, json: bool) -> None:
     totals = sums.totals(ledger, now)
     books = sums.reconcile(ledger)
     models = totals.models()
-    over = overheads(models)
+    over = overheads({name: m.bill_nanousd for name, m in models.items()})
     if json:
         as_json({"models": {n: model_json(m, known.roles(n), totals, over.get(n, 0)) for n, m in models.items()},
                  "bill_nanousd": books.bill_nanousd, "allocated_nanousd": books.allocated_nanousd,
@@ -124,13 +125,6 @@ def bases(m: ModelSums, overhead: int = 0) -> tuple[int, int, int]:
     """
     direct = m.nanousd["direct"]
     return direct, direct + m.nanousd["waste"], m.bill_nanousd + overhead
-
-
-def overheads(models: dict[str, ModelSums]) -> dict[str, int]:
-    """The overhead of the whole fleet in proportion to what each model's replicas cost, nano-USD."""
-    served = {name: m for name, m in models.items() if name}
-    rest = sum(m.bill_nanousd for name, m in models.items() if not name)
-    return dict(zip(served, apportion(rest, [m.bill_nanousd for m in served.values()]), strict=True)) if served else {}
 
 
 def model_json(m: ModelSums, roles: dict[str, str], totals: Totals, overhead: int) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from serving.cli.cost_overview import fit_words
 from serving.cli.output import console
 from serving.costs import figures, files
 from serving.costs.page import Elsewhere, Even, Page, Part, render
+from serving.costs.spread import overheads
 from serving.economics import Found, gather
-from serving.fleet.money import apportion
 from serving.ledger import sums
 from serving.ledger.store import Ledger
 from serving.ledger.sums import CostRow
@@ -57,16 +57,16 @@ def _part(row: CostRow, name: str) -> Part:
 def _elsewhere(models: list[CostRow], known: Known) -> tuple[Elsewhere, ...]:
     """Mean requests; the fleet's overhead in proportion to what each model's replicas cost."""
     served = [row for row in models if row.keys["model"]]
-    rest = sum(row.total_nanousd for row in models if not row.keys["model"])
-    more = apportion(rest, [max(0, row.total_nanousd) for row in served]) if served else []
+    more = overheads({row.keys["model"]: row.total_nanousd for row in models})
     order, found = list(figures.ROLES), []
-    for row, overhead in zip(served, more, strict=True):
+    for row in served:
         roles, count = known.roles(row.keys["model"]), row.requests
         apis = [(name, roles.get(name, ""), figures.per(amount, count) or 0.0) for name, amount in row.compared.items()]
         apis.sort(key=lambda a: (order.index(a[1]) if a[1] in order else len(order), a[0]))
         direct, waste = row.nanousd["direct"], row.nanousd["waste"]
+        loaded = row.total_nanousd + more[row.keys["model"]]
         found.append(Elsewhere(row.keys["model"], figures.per(direct, count), figures.per(direct + waste, count),
-                               figures.per(row.total_nanousd + overhead, count), tuple(apis) if count else ()))
+                               figures.per(loaded, count), tuple(apis) if count else ()))
     return tuple(found)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from serving.cli.output import as_json, console, money, settings, table
+from serving.cli.output import as_json, console, settings, table
 from serving.cli.run import FleetFile, Json
+from serving.costs.figures import dollars
 from serving.fleet.accelerator_book import when
 from serving.fleet.accelerators import price_range
 from serving.fleet.catalogue import Fleet, comparisons, price_book
@@ -37,7 +38,7 @@ def check(file: FleetFile = None, json: Json = False) -> None:
     parts = [f"{len(things)} {kind}{'s' * (len(things) != 1)}" for kind, things in [
         ("model", found.models), ("adapter", adapters(found)), ("route", found.routes),
         ("preset", found.presets)] if things]
-    cost = money(least) if least == most else f"{money(least)} to {money(most)} (by the nodes' labels)"
+    cost = dollars(least) if least == most else f"{dollars(least)} to {dollars(most)} (by the nodes' labels)"
     console.print(f"[green]ok[/]  {path}: fleet {found.name}, {', '.join(parts)}, {cost} per hour at minimum",
                   highlight=False, soft_wrap=True)
     for name, version in books(found, book).items():
@@ -92,7 +93,7 @@ def price_changes(found: Fleet, now: float) -> list[str]:
             continue
         for at, price in found.price_line(name).changes:
             if at > now:
-                lines.append(f"models.{name}: a replica costs {money(usd(price))} per hour from {when(at)} on")
+                lines.append(f"models.{name}: a replica costs {dollars(usd(price))} per hour from {when(at)} on")
     return lines
 
 
@@ -133,7 +134,7 @@ def models(file: FleetFile = None, json: Json = False) -> None:
         return
     table(["model", "aliases", "source", "runs on", "replicas>", "$/replica-hour>", "falls back to"],
           [(name, ", ".join(m.aliases), m.source, found.variant(name), f"{m.replicas.min}–{m.replicas.max}",
-            "–".join(money(p) for p in sorted(set(price[name]))), ", ".join(m.fallback))
+            "–".join(dollars(p) for p in sorted(set(price[name]))), ", ".join(m.fallback))
            for name, m in found.models.items()])
     console.print()
     if adapters(found):

@@ -21,9 +21,10 @@ import typer
 from serving import launch
 from serving.cli.output import settings
 from serving.cli.run import Json
+from serving.costs.spread import overheads
 from serving.errors import ConfigError
 from serving.fleet.catalogue import Fleet, comparisons, price_book
-from serving.fleet.money import apportion, usd
+from serving.fleet.money import usd
 from serving.fleet.prices import Comparison
 from serving.ledger import keys, sums
 from serving.ledger.store import Ledger
@@ -128,10 +129,9 @@ def window(before: dict[str, sums.ModelSums], after: dict[str, sums.ModelSums], 
         nanousd["direct"] += end.running_nanousd - start.running_nanousd
         models[name] = {"requests": end.requests - start.requests, "nanousd": nanousd,
                         "tokens": asdict(end.tokens - start.tokens)}
-    if models:
-        parts = apportion(shared, [sum(m["nanousd"].values()) for m in models.values()])
-        for model, part in zip(models.values(), parts, strict=True):
-            model["nanousd"]["overhead"] += part
+    bills = {name: sum(m["nanousd"].values()) for name, m in models.items()}
+    for name, part in overheads(bills | {"": shared}).items():
+        models[name]["nanousd"]["overhead"] += part
     return {"models": models, "residual_nanousd": sums.reconcile(ledger).residual_nanousd}
 
 

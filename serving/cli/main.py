@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from serving import __version__
-from serving.cli import bench, costs, fleet, keys, load, prices, run
+from serving.cli import bench, costs, fleet, keys, load, observe, prices, run, top
 from serving.cli.output import EXIT_CODES
 
 app = typer.Typer(
@@ -18,10 +18,14 @@ _RUN, _FILES, _WHO, _LOAD = "Running", "Files and settings", "Who and how much",
 app.command(rich_help_panel=_RUN)(run.up)
 app.command(rich_help_panel=_RUN)(run.down)
 app.command(rich_help_panel=_RUN)(run.status)
+app.command(rich_help_panel=_RUN)(top.top)
 app.command(rich_help_panel=_FILES)(fleet.check)
 app.command(rich_help_panel=_FILES)(fleet.schema)
 app.command(rich_help_panel=_FILES)(fleet.models)
 app.command(rich_help_panel=_FILES)(fleet.env)
+app.command(rich_help_panel=_FILES)(observe.metrics)
+app.command(rich_help_panel=_FILES)(observe.rules)
+app.command(rich_help_panel=_FILES)(observe.dashboards)
 app.add_typer(prices.app, name="prices", rich_help_panel=_FILES)
 app.add_typer(keys.app, name="keys", rich_help_panel=_WHO)
 app.command(rich_help_panel=_WHO)(costs.usage)

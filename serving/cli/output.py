@@ -53,15 +53,3 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str |
     for row in rows:
         shown.add_row(*("" if cell is None else str(cell) for cell in row))
     console.print(shown)
-
-
-def money(usd: float | None) -> str:
-    """An amount that stays readable when it is tiny: three significant digits, at least cents, no exponent."""
-    if usd is None:
-        return "–"
-    if usd == 0:
-        return "$0"
-    if abs(usd) >= 100:
-        return f"${usd:,.2f}"
-    digits = max(2, 2 - int(f"{usd:e}".partition("e")[2]))
-    return f"${usd:.{digits}f}"

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from serving.fleet.config import Strict
 from serving.fleet.costspecs import Comparator
+from serving.fleet.slos import Slo
 from serving.fleet.specs import AdapterSpec, LoraSpec, Name, OverloadSpec, as_tuple
 
 
@@ -55,13 +56,6 @@ class ReplicaRange(Strict):
         if self.max < self.min:
             raise ValueError(f"max ({self.max}) is below min ({self.min})")
         return self
-
-
-class Slo(Strict):
-    """What the model promises to a caller, at the percentile that the load test's scenario asks for."""
-
-    ttft_ms: float = Field(gt=0, description="Time to first token, milliseconds.")
-    tpot_ms: float = Field(gt=0, description="Time per output token after the first, milliseconds.")
 
 
 class ModelSpec(Strict):

@@ -30,7 +30,37 @@ class Metric:
     source: Literal["gateway", "ledger", "exporter"]
     buckets: tuple[float, ...] = ()
 
+    @property
+    def unit(self) -> str:
+        """What it is counted in."""
+        name = self.name.removesuffix("_total")
+        return next((unit for end, unit in _UNITS.items() if name.endswith(end)), "1")
 
+
+@dataclass(frozen=True)
+class Label:
+    """What a label says, and how many values it can have."""
+
+    meaning: str
+    bound: str
+
+
+_UNITS = {"_seconds": "seconds", "_nanousd": "nano-USD", "_usd": "USD", "_bytes": "bytes", "_ratio": "ratio"}
+LABELS = {
+    "model": Label("Model of the fleet file; empty where none was found or none is concerned.", "models + 1"),
+    "tenant": Label("Tenant of the key; empty where no key was good or no one is charged.", "tenants + 1"),
+    "endpoint": Label("Endpoint of the API, such as chat_completions.", "endpoints of the API, about 20"),
+    "code": Label("Status; 499: the caller left.", "about 20"),
+    "to": Label("Model that was asked instead.", "models"),
+    "promise": Label("availability, ttft, tpot, goodput.", "4"),
+    "kind": Label("prompt, cached (part of prompt), completion.", "3"),
+    "bucket": Label("direct, waste, idle, cold_start, overhead.", "5"),
+    "comparator": Label("API that the traffic is held against.", "comparators of a model, about 3"),
+    "variant": Label("Accelerator that a replica runs on.", "variants of a model"),
+    "state": Label("cold_start, idle, busy.", "3"),
+    "role": Label("gateway, replica.", "2"),
+    "process": Label("Kind of process that wrote to the spool.", "5"),
+}
 METRICS = (
     Metric("flotilla_requests_total", "counter", ("model", "tenant", "endpoint", "code"),
            "Requests answered. model is empty where none was found, tenant where no key was good.", "gateway"),
@@ -47,6 +77,11 @@ METRICS = (
            "Requests that went to a fallback because their model was down, full or at zero.", "gateway"),
     Metric("flotilla_request_cost_usd", "histogram", ("model", "tenant"),
            "Cost of one answered request, fully loaded, as its usage.cost says.", "gateway", COST_BUCKETS),
+    Metric("flotilla_slo_eligible_total", "counter", ("model", "tenant", "promise"),
+           "Requests that a promise of the fleet file's slo was made to: availability, ttft, tpot, goodput (all at "
+           "once). Errors of callers are left out.", "gateway"),
+    Metric("flotilla_slo_missed_total", "counter", ("model", "tenant", "promise"),
+           "Those of flotilla_slo_eligible_total that did not get what the promise says.", "gateway"),
     Metric("flotilla_tokens_total", "counter", ("model", "tenant", "kind"),
            "Tokens of ended requests, as the engine counts: prompt, cached (part of prompt), completion.", "ledger"),
     Metric("flotilla_cost_usd_total", "counter", ("model", "tenant", "bucket"),

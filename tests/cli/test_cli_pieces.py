@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from serving.cli.load import context, window
-from serving.cli.output import money
+from serving.costs.figures import dollars
 from serving.fleet.catalogue import load
 from serving.fleet.records import Tokens
 from serving.ledger.store import Ledger
@@ -22,7 +22,7 @@ FLEET = Path(__file__).resolve().parents[2] / "deployments" / "fleets" / "laptop
     (0.00999, "$0.00999"), (99.99, "$99.99"),
 ])
 def test_money_stays_readable(usd: float | None, text: str) -> None:
-    assert money(usd) == text
+    assert dollars(usd) == text
 
 
 def test_context_carries_what_the_report_needs() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.telemetry.metrics import BY_NAME, METRICS, GatewayMetrics, Metric
+from serving.telemetry import reference
+from serving.telemetry.metrics import BY_NAME, LABELS, METRICS, GatewayMetrics, Metric
 
 UNITS = ("_seconds", "_usd", "_total", "_bytes", "_ratio")
 UNITLESS = {"flotilla_requests_in_flight", "flotilla_requests_queued", "flotilla_replicas",  # counts of things
@@ -30,8 +32,7 @@ def test_a_name_says_whose_it_is_and_in_which_unit(metric: Metric) -> None:
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
 def test_labels_are_few_and_bounded(metric: Metric) -> None:
     assert len(set(metric.labels)) == len(metric.labels)
-    assert set(metric.labels) <= {"model", "tenant", "endpoint", "code", "kind", "bucket", "state", "to", "variant",
-                                  "comparator", "process", "role"}
+    assert set(metric.labels) <= set(LABELS)
     assert metric.name in FLEETWIDE or metric.labels[0] == "model"
 
 
@@ -50,6 +51,12 @@ def test_help_is_a_sentence(metric: Metric) -> None:
 
 def test_no_name_twice() -> None:
     assert len(BY_NAME) == len(METRICS)
+
+
+def test_every_label_is_used_and_the_page_is_current() -> None:
+    assert {label for metric in METRICS for label in metric.labels} == set(LABELS)
+    page = Path(__file__).resolve().parents[2] / "deployments" / "docs" / "metrics.md"
+    assert page.read_text() == reference.page(), "flotilla metrics --markdown > deployments/docs/metrics.md"
 
 
 def test_the_gateway_counts_its_own_and_nothing_of_the_ledgers() -> None:

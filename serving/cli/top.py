@@ -1,0 +1,95 @@
+"""`flotilla top`: the fleet live in a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import urllib.error
+import urllib.request
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from serving import launch
+from serving.cli.output import as_json, console, settings
+from serving.cli.run import Json
+from serving.costs.figures import DASH, dollars, percent, seconds
+from serving.errors import FleetNotRunning
+from serving.fleet.slos import Slo
+from serving.plan import Changes, fleet
+from serving.telemetry.view import FleetView, ModelView, Scrape, view
+
+_TIMEOUT_S = 5.0
+
+
+def top(
+    every: Annotated[float, typer.Option(help="Seconds between looks.", min=0.5)] = 2.0,
+    window: Annotated[float, typer.Option(help="Seconds that rates and quantiles cover.", min=1)] = 30.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once, over one interval, and end.")] = False,
+    json: Json = False,
+) -> None:
+    """Watch the running fleet: replicas, load, speed against the SLO, and cost. Ctrl-C ends it."""
+    run = launch.current(settings())
+    found = fleet(Path(run.fleet_file), Changes(run.sources))
+    slos = {name: model.slo for name, model in found.models.items()}
+    looks = _looks(run.metrics, slos, every, window)
+    if once or json or not console.is_terminal:
+        seen = next(looks)
+        as_json(asdict(seen)) if json else console.print(render(seen, run.fleet_name))
+        return
+    with contextlib.suppress(KeyboardInterrupt), Live(console=console, screen=True, auto_refresh=False) as live:
+        for seen in looks:
+            live.update(render(seen, run.fleet_name), refresh=True)
+
+
+def _looks(url: str, slos: dict[str, Slo], every: float, window: float) -> Iterator[FleetView]:
+    """A view after each interval, over the newest `window` seconds."""
+    kept = deque([_scrape(url)])
+    while True:
+        time.sleep(every)
+        kept.append(_scrape(url))
+        while len(kept) > 2 and kept[1].at <= kept[-1].at - window:
+            kept.popleft()
+        yield view(kept[0], kept[-1], slos)
+
+
+def _scrape(url: str) -> Scrape:
+    plain = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with plain.open(url, timeout=_TIMEOUT_S) as answer:
+            return Scrape.parse(time.monotonic(), answer.read().decode())
+    except (OSError, urllib.error.URLError) as error:
+        raise FleetNotRunning(f"the metrics at {url} cannot be read: {error}; `flotilla status` says whether the fleet "
+                              "runs") from error
+
+
+def render(seen: FleetView, name: str) -> Group:
+    """As a table, with what belongs to no model below it."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("model", "repl", "flight", "queue", "req/s", "tok/s", "TTFT\np50", "\np95", "TPOT\np50", "busy",
+                   "$/h", "$/request"):
+        shown.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
+    for model in seen.models:
+        shown.add_row(*_cells(model))
+    state = {None: "", True: "", False: "  the ledger's database is away"}[seen.ledger_up]
+    books = "" if seen.residual_nanousd in (None, 0) else f"  the books are off by {seen.residual_nanousd:.0f} nano-USD"
+    foot = Text(f"{dollars(seen.usd_per_hour)} per hour", style="dim")
+    foot.append(state + books, style="bold red")
+    return Group(Text(f"{name}  {time.strftime('%H:%M:%S')}", style="bold"), shown, foot)
+
+
+def _cells(m: ModelView) -> list[Text | str]:
+    ttft = Text(seconds(m.ttft_p50_s), style="red" if m.late else "")
+    errors = Text(f"{m.requests_per_s:.1f}", style="red" if m.errors_per_s else "")
+    replicas = Text(str(m.replicas), style="" if m.replicas else "yellow")
+    return [m.model, replicas, str(m.in_flight), str(m.queued), errors, f"{m.tokens_per_s:,.0f}", ttft,
+            seconds(m.ttft_p95_s), seconds(m.tpot_p50_s), percent(m.busy) if m.busy is not None else DASH,
+            dollars(m.usd_per_hour), dollars(m.usd_per_request)]

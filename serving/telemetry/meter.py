@@ -1,0 +1,67 @@
+"""How a gateway counts for Prometheus what it did.
+
+May not happen in here: anything that could make a request wait or fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from serving.fleet.records import RequestRecord
+from serving.fleet.slos import Slo, kept, time_per_output_token_s
+from serving.telemetry.metrics import GatewayMetrics
+
+
+class PrometheusMeter:
+    """The gateway's counts for Prometheus. Labelled children are kept: finding one costs as much as using it."""
+
+    def __init__(self, slos: Mapping[str, Slo], registry: CollectorRegistry | None = None) -> None:
+        """`slos`: what each model promises; the other arguments are those of GatewayMetrics."""
+        self._slos, self._metrics = slos, GatewayMetrics(registry)
+        self._known: dict[tuple[str, ...], Any] = {}
+
+    def _of(self, *name_and_labels: str) -> Any:
+        found = self._known.get(name_and_labels)
+        if found is None:
+            name, *labels = name_and_labels
+            found = self._known[name_and_labels] = self._metrics[name].labels(*labels)
+        return found
+
+    def begin(self, model: str) -> None:
+        """A request has been sent to a replica."""
+        self._of("flotilla_requests_in_flight", model).inc()
+
+    def end(self, model: str) -> None:
+        """It is over."""
+        self._of("flotilla_requests_in_flight", model).dec()
+
+    def queued(self, model: str, count: int) -> None:
+        """So many wait in this gateway."""
+        self._of("flotilla_requests_queued", model).set(count)
+
+    def moved(self, model: str, to: str) -> None:
+        """A request goes to a fallback."""
+        self._of("flotilla_fallbacks_total", model, to).inc()
+
+    def answered(self, record: RequestRecord, cost_usd: float | None) -> None:
+        """Count one request."""
+        of, who = self._of, (record.model, record.tenant)
+        of("flotilla_requests_total", *who, record.endpoint, str(record.code)).inc()
+        if not record.model:
+            return
+        of("flotilla_request_duration_seconds", *who, record.endpoint).observe(record.duration_s)
+        if record.ttft_s is not None:
+            of("flotilla_time_to_first_token_seconds", *who).observe(record.ttft_s)
+            if (per_token := time_per_output_token_s(record)) is not None:
+                of("flotilla_time_per_output_token_seconds", *who).observe(per_token)
+        if (slo := self._slos.get(record.model)) is not None:
+            for promise, good in kept(record, slo).items():
+                of("flotilla_slo_eligible_total", *who, promise).inc()
+                missed = of("flotilla_slo_missed_total", *who, promise)  # made even where it stays at 0
+                if not good:
+                    missed.inc()
+        if cost_usd is not None:
+            of("flotilla_request_cost_usd", *who).observe(cost_usd)
