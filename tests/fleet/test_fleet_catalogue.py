@@ -79,7 +79,7 @@ WRONG = {
         "slo: {ttft_ms",
         "slo: {zzz: 1, ttft_ms",
         "zzz",
-        ["known keys: tpot_ms, ttft_ms"],
+        ["known keys: availability, goodput, latency, tpot_ms, ttft_ms"],
     ),
     "a key that is missing": (
         "    architecture: Qwen3ForCausalLM\n",

@@ -150,7 +150,7 @@ def test_a_process_may_start_and_end_while_the_server_is_away(own_postgres: Post
 
 SPOOLER = """
 import sys
-sys.path.insert(0, {here!r})
+sys.path[:0] = {folders!r}
 from pathlib import Path
 from test_ledger_durable_database import full
 from serving.ledger.durable import DurableReadings, own_spool
@@ -165,7 +165,8 @@ for number in range(1, 1_000_000):
 def test_a_killed_process_and_a_stopped_server_lose_nothing(own_postgres: PostgresServer, tmp_path: Path) -> None:
     url, root = own_postgres.url(own_postgres.database()), tmp_path / "spools"
     ledger, direct = Ledger.open(url), Ledger.open(tmp_path / "direct.db")
-    code = SPOOLER.format(here=str(Path(__file__).parent), url=url, root=str(root))
+    here = Path(__file__).parent
+    code = SPOOLER.format(folders=[str(here), str(here.parent / "servers")], url=url, root=str(root))
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         for _ in range(20):
             process.stdout.readline()
