@@ -18,13 +18,13 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from serving import app, processes, runstate
 from serving.errors import StartFailed
 from serving.fleet.catalogue import price_book
 from serving.plan import Plan, fleet
 from serving.settings import Settings
+from serving.stopping import StopRequest
 
 log = logging.getLogger("flotilla.supervisor")
 
@@ -37,6 +37,7 @@ class Supervisor:
         self._work = Path(plan.work_dir)
         self._fleet = fleet(Path(plan.fleet_file), plan.changes)
         self._exporter: subprocess.Popen[bytes] | None = None
+        self._serving = False  # whether Ray Serve has been started
         state = runstate.read(settings.state_dir)
         assert state is not None, "the guard writes the first state"
         self._state = state
@@ -68,11 +69,12 @@ class Supervisor:
         self._keep_logs()
         ray = sys.modules.get("ray")
         if ray is not None and ray.is_initialized():
-            from ray import serve
+            if self._serving:  # else there is no one to wait for, and nothing that would answer
+                from ray import serve
 
-            stopper = threading.Thread(target=serve.shutdown, daemon=True)
-            stopper.start()
-            stopper.join(15)
+                stopper = threading.Thread(target=serve.shutdown, daemon=True)
+                stopper.start()
+                stopper.join(15)
             ray.shutdown()
         # the guard does the same after this process; when the guard itself was killed, this is what cleans up
         processes.sweep(processes.Run(self._plan.run, self._plan.work_dir), spare=frozenset({self._state.guard_pid}))
@@ -134,6 +136,7 @@ class Supervisor:
         )
         # gateways listen themselves and nothing passes through Ray's proxies; without a host Ray starts none
         serve.start(proxy_location="Disabled", http_options={"host": None})
+        self._serving = True
 
     def _cpus(self) -> int:
         accelerators = self._fleet.accelerators
@@ -186,19 +189,11 @@ def main() -> int:
     """Run a plan from standard input until told to stop."""
     processes.die_with_parent(signal.SIGTERM)
     processes.adopt_orphans()
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: Any) -> None:
-        if stop.is_set():
-            return
-        stop.set()
-        raise SystemExit(0)
-
     plan = Plan.from_json(sys.stdin.read())
     settings = Settings.read(os.environ)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stop = StopRequest()
     supervisor = Supervisor(plan, settings)
     code = 0
     try:
@@ -211,7 +206,7 @@ def main() -> int:
     except SystemExit:
         pass
     finally:
-        stop.set()
+        stop.leaving()
         supervisor.down()
     return code
 
