@@ -58,6 +58,7 @@ class GatewayReplica:
         from serving.engines.directory import RayReplicaDirectory
         from serving.gateway.app import Gateway, Ports
         from serving.gateway.server import GatewayServer, listen
+        from serving.ledger.adapters import FollowedAdapters
         from serving.ledger.live import LedgerKeyring, LedgerRecords
         from serving.telemetry.meter import PrometheusMeter
 
@@ -68,7 +69,8 @@ class GatewayReplica:
         self._overheads = overheads.OverheadKeeper(overheads.meters(fleet, ("gateway",)), self._readings,
                                                    unmetered=lambda: self._records.unmetered).start()
         ports = Ports(LedgerKeyring(ledger, around.pepper), RayReplicaDirectory(fleet), self._records,
-                      PrometheusMeter({name: model.slo for name, model in fleet.models.items()}))
+                      PrometheusMeter({name: model.slo for name, model in fleet.models.items()}),
+                      FollowedAdapters(ledger))
         sock = listen(fleet.gateway.host, fleet.gateway.port)
         self._server = GatewayServer(Gateway(fleet, ports, around.secret), fleet.gateway, sock)
         await self._server.start()

@@ -18,6 +18,10 @@ class ConfigError(FlotillaError):
     """A fleet file, setting or argument is wrong. Names the place, what was found and what would be right."""
 
 
+class AdapterRefused(ConfigError):
+    """A LoRA adapter cannot be added or removed. Says what is wrong with it and what would be right."""
+
+
 class RequestError(FlotillaError):
     """A request cannot be served because of what it says or who sends it."""
 

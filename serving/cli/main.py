@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from serving import __version__
-from serving.cli import bench, costs, fleet, keys, load, observe, prices, run, top
+from serving.cli import adapters, bench, costs, fleet, keys, load, observe, prices, run, top
 from serving.cli.output import EXIT_CODES
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command(rich_help_panel=_FILES)(observe.metrics)
 app.command(rich_help_panel=_FILES)(observe.rules)
 app.command(rich_help_panel=_FILES)(observe.dashboards)
 app.add_typer(prices.app, name="prices", rich_help_panel=_FILES)
+app.add_typer(adapters.app, name="adapters", rich_help_panel=_FILES)
 app.add_typer(keys.app, name="keys", rich_help_panel=_WHO)
 app.command(rich_help_panel=_WHO)(costs.usage)
 app.add_typer(costs.cost, name="cost", rich_help_panel=_WHO)

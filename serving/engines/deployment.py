@@ -56,6 +56,7 @@ class ReplicaSettings:
     open_sink: Callable[[str], Write]
     drain_s: float  # longest time that a stopping replica works on for those it has answered half
     adapters: dict[str, str] = field(default_factory=dict)  # folder or hub id by the adapter's own name
+    more_adapters: bool = False  # whether there may be others, of which gateways tell
 
 
 def application(fleet: Fleet, name: str, source: str, secret: str, open_sink: Callable[[str], Write],
@@ -71,7 +72,8 @@ def application(fleet: Fleet, name: str, source: str, secret: str, open_sink: Ca
     spec = fleet.models[name]
     adapter_sources = adapter_sources or {}
     settings = ReplicaSettings(spec.aliases, functools.partial(facts, fleet, name, compared), executor(fleet, spec),
-                               secret, open_sink, fleet.gateway.request_timeout_s, adapter_sources)
+                               secret, open_sink, fleet.gateway.request_timeout_s, adapter_sources,
+                               spec.lora is not None)
     return build_llm_deployment(llm_config(fleet, spec, name, source, env, adapter_sources), deployment_cls=ModelServer,
                                 bind_kwargs={"settings": settings})
 
@@ -99,7 +101,7 @@ def environment(fleet: Fleet, spec: ModelSpec, source: str, adapter_sources: dic
     found = _ENGINE_ENV | _RESPONSES
     if all(map(os.path.isdir, (source, *adapter_sources.values()))):
         found |= _OFFLINE
-    if adapter_sources:
+    if adapter_sources or spec.lora is not None:
         found["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # lets vLLM ask for adapters by `adapters.FleetAdapters`
     if executor(fleet, spec) == "uni":
         found["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # else vLLM's CPU platform insists on a worker process
@@ -160,7 +162,7 @@ def engine_kwargs(spec: ModelSpec, adapter_sources: dict[str, str]) -> dict[str,
         kwargs["reasoning_parser"] = engine.reasoning_parser
     if spec.revision is not None:
         kwargs["revision"] = spec.revision
-    return kwargs | adapters.engine_arguments(adapter_sources) | engine.args
+    return kwargs | adapters.engine_arguments(adapter_sources, spec.lora) | engine.args
 
 
 class _OwnEngineConfig(VLLMEngineConfig):
@@ -180,6 +182,7 @@ class ModelServer(LLMServer):
         replica_id = serve.get_replica_context().replica_id.unique_id
         self._settings = settings
         self._steps_address = f"flotilla-steps-{replica_id}"
+        self._adapters: adapters.FleetAdapters | None = None
         self._model = (facts := settings.money(replica_id)).model
         self._books = Books(facts, started_ns, started_at, settings.open_sink(replica_id))
         self._receiver = StepReceiver(self._steps_address, self._books.take)
@@ -198,8 +201,8 @@ class ModelServer(LLMServer):
         if self._settings.executor:
             own.flotilla["distributed_executor_backend"] = self._settings.executor
         self._llm_config._engine_config = own
-        if self._settings.adapters:
-            adapters.register(self._model, self._settings.adapters)
+        if self._settings.adapters or self._settings.more_adapters:
+            self._adapters = adapters.register(self._model, self._settings.adapters)
         await super()._start_engine()
 
     async def _serve_http(self) -> None:
@@ -208,7 +211,10 @@ class ModelServer(LLMServer):
         server = await self.engine.build_asgi_app()
         stored.bound(getattr(server.state, "openai_serving_responses", None))
         self._healthy = lambda: not server.state.engine_client.errored
-        app = Settling(server, self._books, self._settings.secret, self._healthy)
+        if self._adapters is not None:
+            adapters.name_as_callers_do(server.state.openai_serving_models)
+        app = Settling(server, self._books, self._settings.secret, self._healthy,
+                       self._adapters.tell if self._adapters is not None else None)
         sock = socket.socket()
         sock.bind(("127.0.0.1", 0))
         self._endpoint = f"127.0.0.1:{sock.getsockname()[1]}"

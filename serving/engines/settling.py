@@ -20,6 +20,7 @@ from serving.fleet.records import EngineOutcome
 
 SECRET_HEADER = b"x-flotilla-secret"
 TENANT_HEADER = b"x-flotilla-tenant"
+ADAPTER_HEADER = b"x-flotilla-adapter"  # what to load for a request whose adapter the fleet file does not name
 USAGE_HEADER = b"x-flotilla-usage"  # "apart": the caller did not ask for a usage chunk
 REQUEST_ID_HEADER = b"x-request-id"
 _OPEN = {"/health", "/metrics"}
@@ -29,9 +30,11 @@ _RESPONSES, _MESSAGES = "/v1/responses", "/v1/messages"
 class Settling:
     """vLLM's app behind the gateway's secret, with costs in its answers."""
 
-    def __init__(self, app: Any, books: Books, secret: str, healthy: Callable[[], bool] = lambda: True) -> None:
-        """`healthy`: whether the engine is alive."""
+    def __init__(self, app: Any, books: Books, secret: str, healthy: Callable[[], bool] = lambda: True,
+                 tell_adapter: Callable[[bytes], None] | None = None) -> None:
+        """`healthy`: whether the engine is alive. `tell_adapter`: takes what a gateway says of a request's adapter."""
         self._app, self._books, self._secret, self._healthy = app, books, secret.encode(), healthy
+        self._tell_adapter = tell_adapter
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """One ASGI connection."""
@@ -49,6 +52,8 @@ class Settling:
         if not self._books.accepting:
             await _refuse(send)
             return
+        if self._tell_adapter is not None and (told := headers.get(ADAPTER_HEADER)):
+            self._tell_adapter(told)
         path = scope["path"]
         request_id = headers.get(REQUEST_ID_HEADER, b"").decode("latin-1")
         self._books.admit(request_id, headers.get(TENANT_HEADER, b"-").decode("latin-1"), path == _RESPONSES)

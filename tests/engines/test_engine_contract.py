@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import inspect
 import itertools
+import json
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from serving.engines import names
 from serving.engines.steps import RECOMPUTE, Step, StepReceiver, phase_and_lost
 from serving.fleet.catalogue import Fleet, ReplicaRange
 from serving.fleet.config import parse
+from serving.fleet.specs import LoraSpec
 
 FLEET = """\
 name: sample
@@ -169,6 +171,10 @@ def test_adapters_and_zero_replicas_reach_ray_and_vllm(deployment, tmp_path: Pat
     assert "HF_HUB_OFFLINE" not in deployment.environment(found, spec, str(tmp_path), far), "it could not be fetched"
     assert deployment.engine_kwargs(spec, far)["max_lora_rank"] == 64
     assert "enable_lora" not in deployment.engine_kwargs(spec, {})
+    room = spec.model_copy(update={"lora": LoraSpec(max_rank=32, max_loaded=6, max_per_step=2)})
+    kwargs = deployment.engine_kwargs(room, {})
+    assert [kwargs[k] for k in ("max_lora_rank", "max_loras", "max_cpu_loras")] == [32, 2, 6]
+    assert deployment.environment(found, room, str(tmp_path), {})["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
 
 
 def test_ray_still_forces_an_executor_and_ours_still_wins(deployment) -> None:
@@ -246,6 +252,15 @@ async def test_vllm_asks_for_adapters_by_the_name_in_the_request(tmp_path: Path)
     found = await resolver.resolve_lora("/base", "qwen:pirate")
     assert (found.lora_name, found.lora_path) == ("qwen:pirate", str(tmp_path))
     assert await resolver.resolve_lora("/base", "pirate") is None
+    told = {"name": "qwen:new#lora_1", "source": "org/new", "path": str(tmp_path)}
+    assert await resolver.resolve_lora("/base", told["name"]) is None
+    resolver.tell(json.dumps(told).encode())
+    found = await resolver.resolve_lora("/base", told["name"])
+    assert (found.lora_name, found.lora_path) == (told["name"], str(tmp_path))
+    models = SimpleNamespace(model_name=lambda lora_request=None: lora_request.lora_name if lora_request else "qwen")
+    adapters.name_as_callers_do(models)
+    assert (models.model_name(found), models.model_name()) == ("qwen:new", "qwen")
+    assert parameters(OpenAIServingModels.model_name) == ["lora_request"]
     source = inspect.getsource(OpenAIServingModels.resolve_lora)
     assert "resolver.resolve_lora(base_model_name, lora_name)" in source
     assert "lora_request.lora_int_id = unique_id" in source

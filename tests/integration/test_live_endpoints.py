@@ -7,6 +7,7 @@ adapters, one that embeds.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -34,6 +35,9 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFleet]:
         "engine": {**qwen["engine"], "tool_call_parser": None, "args": {**arguments, "runner": "pooling"}},
     }
     qwen["adapters"] = {"pirate": {"source": "small:lora"}, "formal": {"source": "small:lora"}}
+    qwen["lora"] = {"max_rank": 8}
+    fleet["presets"] = {"assistant": {"versions": {"1": {
+        "model": "qwen", "system": "Count ships.", "sampling": {"max_tokens": 5}}}}}
     file.write_text(yaml.safe_dump(fleet, sort_keys=False))
     live = LiveFleet(folder / "state", file)
     try:
@@ -193,6 +197,36 @@ def test_adapters_answer_otherwise_than_their_model_and_each_other(caller: Calle
         assert answer["model"] == name
         said[name] = answer["choices"][0]["message"]["content"]
     assert len(set(said.values())) == 3, said
+
+
+def test_an_adapter_is_added_while_the_fleet_runs_and_removed(ends: LiveFleet, caller: Caller) -> None:
+    known = caller.call(CHAT, chat("qwen:pirate", temperature=0)).json
+    assert caller.call(CHAT, chat("qwen:tone")).status == 404
+    ends.say("adapters", "add", "qwen", "tone", "small:lora")
+    began = time.monotonic()
+    answers = [eventually(lambda: a if (a := caller.call(CHAT, chat("qwen3:tone", temperature=0))).status == 200
+                          else None, "gateways know it", 5) for _ in range(4)]
+    assert time.monotonic() - began < 5
+    (said,) = {a.json["choices"][0]["message"]["content"] for a in answers}
+    assert said != known["choices"][0]["message"]["content"]
+    assert {a.json["model"] for a in answers} == {"qwen:tone"} == {a.headers["x-flotilla-model"] for a in answers}
+    cut = eventually(lambda: {r["keys"]["adapter"]: r for r in json.loads(
+        ends.say("cost", "--by", "adapter", "--json"))["rows"]}.get("qwen:tone"), "its cost", 10, 0.5)
+    assert cut["requests"] >= 1 and cut["nanousd"]["direct"] > 0
+    ends.say("adapters", "remove", "qwen", "tone")
+    eventually(lambda: caller.call(CHAT, chat("qwen:tone")).status == 404, "gateways have forgotten it", 5)
+
+
+def test_a_preset_counts_in_the_prompt_and_in_the_bill(ends: LiveFleet, caller: Caller) -> None:
+    body = {"messages": SAY["messages"]}
+    plain = caller.call(CHAT, {**body, "model": "qwen", "max_tokens": 5}).json["usage"]
+    answer = caller.call(CHAT, {**body, "model": "assistant"})
+    assert answer.headers["x-flotilla-preset"] == "assistant@1"
+    assert answer.json["usage"]["prompt_tokens"] > plain["prompt_tokens"]
+    assert answer.json["usage"]["completion_tokens"] <= 5
+    for path, more in ((RESPONSES, {"input": "ships"}), (MESSAGES, {**body, "max_tokens": 4})):
+        assert caller.call(path, {"model": "assistant", **more}).status == 200
+    eventually(lambda: ends.rows("SELECT COUNT(*) FROM requests WHERE preset = 'assistant@1'") == [(3,)], "its rows")
 
 
 def test_all_of_it_was_someones_and_adds_up(ends: LiveFleet) -> None:
