@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,18 +23,27 @@ from loadtests.progress import Progress
 from loadtests.scenario import Scenario
 
 _PACKAGE = Path(__file__).resolve().parent
-_GRACE_S = 10.0
+_GRACE_S = 15.0
 _LOG_TAIL = 1500
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the child is to do, and where its records and its log go."""
+    """What the child is to do, and where its records and its log go.
+
+    beside: folder of the scenario's file, where its traces are. processes: workers; one is Locust without a master.
+    only, salt: see `passes`. web: host and port of Locust's interface, if somebody wants to watch.
+    """
 
     scenario: Scenario
     base_url: str
     records: Path
     log: Path
+    beside: Path = Path(".")
+    processes: int = 1
+    only: str | None = None
+    salt: int = 0
+    web: tuple[str, int] | None = None
 
 
 class Process:
@@ -54,12 +64,14 @@ class Process:
                 yield progress
 
     def stop(self) -> None:
-        """Ask for an orderly end; insist after ten seconds or when asked again. Safe in a signal handler."""
+        """Ask for an orderly end; insist after fifteen seconds or when asked again. Safe in a signal handler."""
         self._stops += 1
         if self._stops > 1:
             self._signal(signal.SIGKILL)
             return
-        self._signal(signal.SIGTERM)
+        # To the leader alone: it has the workers stop and collects their last records.
+        with suppress(ProcessLookupError):
+            os.kill(self._popen.pid, signal.SIGTERM)
         self._killer = threading.Timer(_GRACE_S, self._signal, (signal.SIGKILL,))
         self._killer.daemon = True
         self._killer.start()
@@ -110,12 +122,28 @@ def started(job: Job) -> Iterator[Process]:
 
 
 def _command(job: Job, scenario_file: Path, progress_fd: int) -> list[str]:
-    locust = [sys.executable, "-m", "locust", "-f", str(_PACKAGE / "locustfile.py"), "--headless"]
+    locust = [sys.executable, "-m", "locust", "-f", str(_PACKAGE / "locustfile.py")]
+    if job.web is None:
+        locust += ["--headless"]
+    else:
+        locust += ["--autostart", "--web-host", job.web[0], "--web-port", str(job.web[1])]
     locust += ["--users", "1", "--spawn-rate", "1", "--only-summary", "--host", job.base_url]
     # Failed requests are a result, not a failure of the generator.
     locust += ["--exit-code-on-error", "0"]
-    ours = ["--scenario", str(scenario_file), "--records", str(job.records.resolve())]
+    if job.processes > 1:
+        # A port of its own: two load tests may run side by side.
+        port = str(_free_port())
+        locust += ["--processes", str(job.processes), "--master-bind-host", "127.0.0.1", "--master-bind-port", port]
+        locust += ["--master-port", port]
+    ours = ["--scenario", str(scenario_file), "--beside", str(job.beside.resolve())]
+    ours += ["--records", str(job.records.resolve()), "--salt", str(job.salt), "--only", job.only or ""]
     return [*locust, *ours, "--progress-fd", str(progress_fd)]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _environment() -> dict[str, str]:

@@ -25,10 +25,16 @@ class ArgumentError(LoadTestError):
     exit_code = 2
 
 
+class InvalidError(LoadTestError):
+    """The run was made and kept, but the load generator did not do what was asked, so it proves nothing."""
+
+    exit_code = 3
+
+
 class UnreachableError(LoadTestError):
     """Nothing answers at the base URL."""
 
-    exit_code = 3
+    exit_code = 4
 
 
 class RunError(LoadTestError):

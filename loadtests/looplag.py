@@ -1,4 +1,4 @@
-"""How late gevent's loop wakes a greenlet: the error that the load generator itself adds to every stamp."""
+"""How late gevent's loop wakes a greenlet, and how busy its process is: what the generator adds to every stamp."""
 
 from __future__ import annotations
 
@@ -6,17 +6,33 @@ import time
 
 import gevent
 
+from loadtests.sketch import Sketch
+
 _EVERY_S = 0.02
+_BUSY_EVERY_S = 1.0
 
 
 class LagProbe:
-    """Sleeps 20 ms again and again and keeps by how much each sleep overran, milliseconds."""
+    """Sleeps 20 ms again and again; keeps by how much each sleep overran (milliseconds), the process's busiest second
+    as a share of one core, and how many chunks that second had.
+    """
 
     def __init__(self) -> None:
-        self.lags_ms: list[float] = []
+        self.lags_ms = Sketch()
+        self.cpu_share = 0.0
+        self.chunks_per_s = 0.0
+        self.chunks = 0
+        """Counted up by whoever reads streams."""
 
     def run(self) -> None:
+        since, cpu, chunks = time.perf_counter(), time.process_time(), self.chunks
         while True:
             before = time.perf_counter()
             gevent.sleep(_EVERY_S)
-            self.lags_ms.append(max(0.0, time.perf_counter() - before - _EVERY_S) * 1e3)
+            now = time.perf_counter()
+            self.lags_ms.add(max(0.0, now - before - _EVERY_S) * 1e3)
+            if now - since >= _BUSY_EVERY_S:
+                used = time.process_time()
+                self.cpu_share = max(self.cpu_share, (used - cpu) / (now - since))
+                self.chunks_per_s = max(self.chunks_per_s, (self.chunks - chunks) / (now - since))
+                since, cpu, chunks = now, used, self.chunks

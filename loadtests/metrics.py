@@ -81,14 +81,14 @@ def is_good(record: Record, slo: Slo | None) -> bool:
     """Whether a request meets every objective.
 
     Not streamed: the whole answer within the time the objectives allow a stream of its length,
-    TTFT + (n − 1) · TPOT. Without objectives every success is good.
+    TTFT + (n − 1) · TPOT; an embedding, which has no tokens, within TTFT. Without objectives every success is good.
     """
     if slo is None or not record.ok:
         return record.ok
     if record.stream:
         return meets_ttft(record, slo) and meets_tpot(record, slo)
     whole, tokens = e2e_ms(record), record.completion_tokens
-    return whole is not None and tokens is not None and whole <= slo.ttft_ms + (tokens - 1) * slo.tpot_ms
+    return whole is not None and tokens is not None and whole <= slo.ttft_ms + max(0, tokens - 1) * slo.tpot_ms
 
 
 def share(flags: Sequence[bool]) -> float | None:

@@ -28,6 +28,10 @@ class Progress(BaseModel):
     last_ended_s: float = 0.0
     last_arrival_sent_s: float = 0.0
     loop_lag_ms: Mapping[str, Any] = {}
+    stopped_by: str | None = None
+    lost: tuple[str, ...] = ()
+    workers: tuple[Mapping[str, Any], ...] = ()
+    """Facts of each worker, as run.json has them; in the last line only."""
 
 
 class Printer(Protocol):

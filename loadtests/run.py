@@ -1,30 +1,28 @@
 """`python -m loadtests.run SCENARIO.yaml --base-url URL --out DIR`: run a load test and keep its raw records.
 
-Starts Locust headless in a child process of its own session, shows the progress, hands a stop request on and
-leaves nothing running. Writes `records.jsonl` and `run.json`; the report is made from them afterwards.
+Starts Locust in a child process of its own session, shows the progress, hands a stop request on and leaves nothing
+running. Writes `records.jsonl` and `run.json`; the report is made from them afterwards.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from loadtests import child
+from loadtests.arrivals import trace_rows
 from loadtests.context import load_context
 from loadtests.endpoint import KEY_VARIABLE, Endpoint
-from loadtests.errors import ArgumentError, LoadTestError, StoppedEarlyError, UnreachableError
+from loadtests.errors import ArgumentError, InvalidError, LoadTestError, ScenarioError, StoppedEarlyError
+from loadtests.execution import Plan, execute
 from loadtests.files import write_atomically
-from loadtests.progress import Progress, printer_for
-from loadtests.records import read_records
-from loadtests.runinfo import RunInfo, run_info
-from loadtests.scenario import Overrides, Scenario, load_scenario, with_overrides
+from loadtests.pacing import Trace
+from loadtests.scenario import Overrides, Scenario, json_schema, load_scenario, with_overrides
+from loadtests.sweeping import slos_of
+from loadtests.validity import broken_rules
 
 INTERRUPTED = StoppedEarlyError.exit_code
 
@@ -32,63 +30,30 @@ INTERRUPTED = StoppedEarlyError.exit_code
 _STALE = ("records.jsonl", "run.json", "ledger.json", "report.json", "report.html")
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Everything one run needs."""
-
-    scenario: Scenario
-    scenario_file: Path
-    base_url: str
-    endpoint: Endpoint
-    out: Path
-    quiet: bool
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from the command line. Returns the exit code: 0 ok, 1 generator failed, 2 bad scenario or
-    arguments, 3 nothing answers, 130 interrupted.
+    arguments, 3 the run is invalid, 4 nothing answers, 130 interrupted.
     """
+    if "--schema" in (sys.argv[1:] if argv is None else argv):
+        print(json.dumps(json_schema(), indent=2))
+        return 0
     try:
         plan = _plan(_parser().parse_args(argv))
         _look_before(plan)
         info = execute(plan)
+        if info.stopped_by is not None:
+            print(f"loadtests: stopped early: {info.stopped_by}", file=sys.stderr)
+        elif info.interrupted and not info.lost:
+            return INTERRUPTED
+        if reasons := broken_rules(info):
+            raise InvalidError("the run proves nothing: " + "; ".join(reasons))
     except LoadTestError as error:
         print(f"loadtests: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         # Before the child was started; afterwards the signal is a stop request.
         return INTERRUPTED
-    return INTERRUPTED if info.interrupted else 0
-
-
-def execute(plan: Plan) -> RunInfo:
-    """Run the plan and write its files. Raises RunError, or UnreachableError when no request got a
-    connection.
-    """
-    records = plan.out / "records.jsonl"
-    job = child.Job(plan.scenario, plan.base_url, records, plan.out / "locust.log")
-    with _StopRequests() as stops, child.started(job) as process:
-        stops.attach(process)
-        show = printer_for(sys.stderr, plan.scenario.duration_s, plan.quiet)
-        final = Progress()
-        for final in process.progress():
-            show.update(final)
-        show.close()
-        process.check()
-    if not records.exists():
-        raise StoppedEarlyError("stopped before the first request")
-    info = run_info(
-        plan.scenario,
-        scenario_file=plan.scenario_file.name,
-        base_url=plan.base_url,
-        final=final,
-        records=list(read_records(records)),
-        locust_version=version("locust"),
-    )
-    write_atomically(plan.out / "run.json", info.model_dump_json(indent=2) + "\n")
-    if info.requests and info.errors_by_kind.get("connect", 0) == info.requests:
-        raise UnreachableError(f"no request got a connection to {plan.base_url}")
-    return info
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,6 +69,14 @@ def _parser() -> argparse.ArgumentParser:
         "--rate", type=float, metavar="R", help="arrivals per second instead of the scenario's"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="seed instead of the scenario's")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="worker processes (default 1)")
+    parser.add_argument(
+        "--interference", action="store_true", help="each model alone with its part of the mix, then the mix"
+    )
+    parser.add_argument(
+        "--web", metavar="HOST:PORT", help="Locust's web interface while it runs and afterwards, until Ctrl-C"
+    )
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of scenario files and exit")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.epilog = f"The API key is taken from the environment variable {KEY_VARIABLE}."
     return parser
@@ -115,6 +88,16 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         overrides = Overrides(duration_s=arguments.duration, rate_per_s=arguments.rate, seed=arguments.seed)
     except ValueError as error:
         raise ArgumentError("--duration and --rate must be above 0, --seed at least 0") from error
+    if arguments.processes < 1:
+        raise ArgumentError("--processes must be at least 1")
+    if arguments.interference and (scenario.sweep is not None or len(scenario.models) < 2):
+        raise ArgumentError("--interference needs a scenario of several models that is no sweep")
+    if arguments.web and (arguments.interference or scenario.sweep is not None):
+        raise ArgumentError("--web shows one run: neither a sweep nor --interference")
+    scenario = with_overrides(scenario, overrides)
+    _check_traces(scenario, arguments.scenario.parent)
+    endpoint = Endpoint.parse(arguments.base_url, os.environ.get(KEY_VARIABLE))
+    web = _address(arguments.web) if arguments.web else None
     out: Path = arguments.out
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -122,18 +105,40 @@ def _plan(arguments: argparse.Namespace) -> Plan:
             (out / name).unlink(missing_ok=True)
     except OSError as error:
         raise ArgumentError(f"--out {out}: {error.strerror}") from error
+    known = {}
     if arguments.context is not None:
         context = load_context(arguments.context)
-        write_atomically(out / "context.json", context.model_dump_json(indent=2) + "\n")
-    endpoint = Endpoint.parse(arguments.base_url, os.environ.get(KEY_VARIABLE))
+        known = {name: model.slo for name, model in context.models.items()}
+        if arguments.context.resolve() != (out / "context.json").resolve():
+            write_atomically(out / "context.json", context.model_dump_json(indent=2) + "\n")
     return Plan(
-        scenario=with_overrides(scenario, overrides),
+        scenario=scenario,
         scenario_file=arguments.scenario,
         base_url=arguments.base_url,
         endpoint=endpoint,
         out=out,
         quiet=arguments.quiet,
+        processes=arguments.processes,
+        interference=arguments.interference,
+        slos=slos_of(scenario, known),
+        web=web,
     )
+
+
+def _check_traces(scenario: Scenario, beside: Path) -> None:
+    for name, process in scenario.processes.items():
+        if isinstance(process, Trace) and not trace_rows(scenario, process, name, beside):
+            raise ScenarioError(
+                f"{process.path(beside)}: no request in the {scenario.duration_s * process.speed:g} s from "
+                f"{process.start_s:g} s on that the run would replay"
+            )
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise ArgumentError(f"--web {text}: expected HOST:PORT, for example 127.0.0.1:8089")
+    return host or "127.0.0.1", int(port)
 
 
 def _look_before(plan: Plan) -> None:
@@ -144,38 +149,8 @@ def _look_before(plan: Plan) -> None:
         print(
             f"loadtests: not listed by the endpoint: {', '.join(missing)}; it lists {names}", file=sys.stderr
         )
-
-
-class _StopRequests:
-    """While active, Ctrl-C and SIGTERM stop the child in order, a second one at once.
-
-    Active before the child exists, so that no moment is left in which a signal would leave it behind.
-    """
-
-    def __init__(self) -> None:
-        self._process: child.Process | None = None
-        self._asked = False
-        self._before: dict[int, Any] = {}
-
-    def attach(self, process: child.Process) -> None:
-        """From now on requests go to this process, one that came earlier included."""
-        self._process = process
-        if self._asked:
-            process.stop()
-
-    def _ask(self, *_: object) -> None:
-        self._asked = True
-        if self._process is not None:
-            self._process.stop()
-
-    def __enter__(self) -> _StopRequests:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    if plan.web and not plan.quiet:
+        print(f"loadtests: http://{plan.web[0]}:{plan.web[1]} shows the run; Ctrl-C ends it", file=sys.stderr)
 
 
 if __name__ == "__main__":

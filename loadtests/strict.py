@@ -106,10 +106,11 @@ def _describe(document: Document, item: Any) -> str:
         line = document.line_of((*location, context["key"]))
         message = context["text"]
     elif item["type"] == "union_tag_invalid":
-        line = document.line_of((*location, "kind"))
+        key = str(context.get("discriminator", "kind")).strip("'")
+        line = document.line_of((*location, key))
         expected = [name.strip(" '") for name in context["expected_tags"].split(",")]
         near = difflib.get_close_matches(context["tag"], expected, n=1, cutoff=0.5)
-        message = f"kind {context['tag']!r} does not exist; "
+        message = f"{key} {context['tag']!r} does not exist; "
         message += f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(expected)}"
     else:
         line = document.line_of(location)

@@ -1,36 +1,52 @@
 """Users at work: every arrival of the schedule becomes a greenlet that sends its turns and writes its
 records.
 
-An arrival never waits for another one. The first turn leaves at its scheduled time; a later turn follows the
-reply by its think time and begins only while the run lasts.
+An arrival of an open loop never waits for another one. The first turn leaves at its scheduled time; a later turn
+follows the reply by its think time and begins only while the run lasts. The users of a closed loop are greenlets that
+live as long as the run.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import gevent
+from gevent.event import Event
 from gevent.pool import Group
 
-from loadtests.arrivals import Arrival, Turn
-from loadtests.client import ChatClient, Observation
+from loadtests.arrivals import Arrival, Turn, pause_of, round_of
+from loadtests.observation import Observation
+from loadtests.pacing import Closed
 from loadtests.records import Record
+from loadtests.runinfo import loop_of
 from loadtests.scenario import Scenario
-from loadtests.workloads import Message, body_of, reply_message, system_prompt, user_message
+from loadtests.stages import span_at
+from loadtests.workloads import Message, Prompts, reply_message
 
-#: Sent, then the record's observation once it is complete.
+#: Called with every complete record and what it was made from.
 OnRecord = Callable[[Record, Observation], None]
+
+#: Rounds of a closed loop's users are numbered apart by worker and user, far above any schedule's length.
+_ROUNDS = 1_000_000
+
+
+class Client(Protocol):
+    """Whoever sends a body and sees what comes back."""
+
+    def send(self, body: Mapping[str, object], request_id: str) -> Observation: ...
 
 
 class RunClock:
-    """Seconds since the start of the run on a monotonic clock, and that start as unix time."""
+    """Seconds since the start of the run on a monotonic clock. The start is a moment of unix time that all workers are
+    told; offset_s is this machine's clock minus that of whoever told it."""
 
-    def __init__(self) -> None:
-        self._origin = time.perf_counter()
-        self.started_unix = time.time()
+    def __init__(self, at_unix: float, offset_s: float = 0.0) -> None:
+        self.started_unix = at_unix
+        self._origin = time.perf_counter() - (time.time() - offset_s - at_unix)
 
     def now(self) -> float:
         return time.perf_counter() - self._origin
@@ -43,96 +59,180 @@ class RunClock:
 
 @dataclass(slots=True)
 class Counts:
-    """What the run has done so far."""
+    """What the run has done so far. arrivals: of the open loop; of a closed one where there is no other."""
 
     arrivals: int = 0
     sent: int = 0
     done: int = 0
     errors: int = 0
+    chunks: int = 0
     last_ended: float = 0.0
     last_arrival_sent: float = 0.0
 
 
-class Dispatcher:
-    """Lets a schedule happen."""
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A worker's part of the run: its number, of how many, and the one model it may load (None: all)."""
 
-    def __init__(self, scenario: Scenario, client: ChatClient, clock: RunClock, on_record: OnRecord) -> None:
+    worker: int = 0
+    workers: int = 1
+    only: str | None = None
+
+
+class Dispatcher:
+    """Lets a worker's part of a schedule happen."""
+
+    def __init__(
+        self, scenario: Scenario, prompts: Prompts, client: Client, clock: RunClock, on_record: OnRecord, share: Share
+    ) -> None:
         self.counts = Counts()
-        self._scenario = scenario
-        self._client = client
-        self._clock = clock
+        self._scenario, self._prompts, self._client, self._clock = scenario, prompts, client, clock
         self._on_record = on_record
+        self._share = share
+        self._course = scenario.course
+        self._count_rounds = loop_of(scenario) == "closed"
         self._greenlets = Group()
+        self._stopped = Event()
+        self._failure: BaseException | None = None
 
     def run(self, arrivals: Sequence[Arrival]) -> None:
-        """Send everything; returns when the last answer is complete."""
+        """Send everything; returns when the last answer is complete. Raises what a user's greenlet died of."""
+        for name, process in self._scenario.processes.items():
+            if isinstance(process, Closed):
+                for user in range(self._share.worker, process.users, self._share.workers):
+                    self._start(self._live_in_loop, name, user, process.users)
         for arrival in arrivals:
-            self._clock.sleep_until(arrival.at_s)
-            self._greenlets.start(gevent.Greenlet(self._live, arrival))
+            while not self._stopped.is_set() and (wait := arrival.at_s - self._clock.now()) > 0:
+                self._stopped.wait(wait)
+            if self._stopped.is_set():
+                break
+            self._start(self._live, arrival)
         self._greenlets.join()
+        if self._failure is not None:
+            raise self._failure
 
     def stop(self) -> None:
-        """End all requests in flight; each still writes its record."""
+        """Send nothing more and end all requests in flight; each still writes its record."""
+        self._stopped.set()
         self._greenlets.kill()
 
-    def _live(self, arrival: Arrival) -> None:
-        system = system_prompt(self._scenario, arrival)
+    def _start(self, what: Callable[..., None], *arguments: object) -> None:
+        greenlet = gevent.Greenlet(what, *arguments)
+        greenlet.link_exception(self._failed)
+        self._greenlets.start(greenlet)
+
+    def _failed(self, greenlet: gevent.Greenlet) -> None:
+        # A fault of the generator itself: the run would go on with users missing, and nobody would know.
+        self._failure = self._failure or greenlet.exception
+        gevent.spawn(self._greenlets.kill)
+
+    def _live_in_loop(self, name: str | None, user: int, users: int) -> None:
+        number = 0
+        while True:
+            due = self._clock.now() if number else 0.0
+            due += pause_of(self._scenario, name, user, number)
+            if due >= self._scenario.duration_s:
+                return
+            self._clock.sleep_until(due)
+            # A stage with a factor lets that share of the users work; the others look again after a moment.
+            if user >= users * min(1.0, span_at(self._course, self._clock.now()).factor(self._clock.now())):
+                gevent.sleep(0.1)
+                if self._clock.now() >= self._scenario.duration_s:
+                    return
+                continue
+            arrival = round_of(self._scenario, name, user, number, (user + 1) * _ROUNDS + number)
+            number += 1
+            if self._share.only in (None, arrival.model):
+                self._live(arrival, due)
+
+    def _live(self, arrival: Arrival, due: float | None = None) -> None:
+        system = self._prompts.system(arrival)
         messages: list[Message] = [system] if system else []
-        scheduled = arrival.at_s
-        for number, turn in enumerate(arrival.turns, start=1):
-            messages.append(user_message(self._scenario, turn))
+        scheduled = arrival.at_s if due is None else due
+        number, call_id = 0, None
+        ended = 0.0
+        for turn in arrival.turns:
+            if number:
+                # Nothing to bring when the model called no tool after all.
+                if turn.after_tool and call_id is None:
+                    continue
+                scheduled = ended + turn.think_s
+                if scheduled >= self._scenario.duration_s:
+                    return
+                self._clock.sleep_until(scheduled)
+            if turn.after_tool and call_id is not None:
+                messages.append(self._prompts.tool_result(turn, call_id))
+            elif not turn.inputs:
+                messages.append(self._prompts.user(turn))
+            number += 1
             seen = self._send(arrival, number, turn, messages, scheduled)
-            last = number == len(arrival.turns)
-            if seen.error is not None or last:
+            if seen.error is not None:
                 return
-            messages.append(reply_message(seen.reply()))
-            scheduled = seen.ended + arrival.turns[number].think_s
-            if scheduled >= self._scenario.duration_s:
-                return
-            self._clock.sleep_until(scheduled)
+            ended = seen.ended
+            calls = seen.tool_calls()[:1]
+            call_id = calls[0]["id"] if calls else None
+            messages.append(reply_message(seen.reply(), calls))
 
     def _send(
         self, arrival: Arrival, number: int, turn: Turn, messages: Sequence[Message], scheduled: float
     ) -> Observation:
         request_id = f"lt-{uuid.uuid4().hex}"
         self.counts.sent += 1
-        if number == 1:
+        if number == 1 and (arrival.user is None or self._count_rounds):
             self.counts.arrivals += 1
             self.counts.last_arrival_sent = self._clock.now()
-        seen = self._client.chat(body_of(self._scenario, arrival, turn, messages), request_id)
+        seen = self._client.send(self._prompts.body(arrival, turn, messages), request_id)
         self.counts.done += 1
         self.counts.errors += seen.error is not None
+        self.counts.chunks += seen.pieces
         self.counts.last_ended = max(self.counts.last_ended, seen.ended)
-        self._on_record(_record(self._scenario, arrival, number, scheduled, request_id, seen), seen)
+        self._on_record(self._record(arrival, number, turn, scheduled, request_id, seen), seen)
         return seen
 
+    def _record(
+        self, arrival: Arrival, number: int, turn: Turn, scheduled: float, request_id: str, seen: Observation
+    ) -> Record:
+        span = span_at(self._course, scheduled)
+        return Record(
+            request_id=request_id,
+            server_request_id=seen.server_request_id,
+            model=arrival.model,
+            user_kind=arrival.user_kind,
+            arrival=arrival.index,
+            turn=number,
+            stream=turn.stream,
+            warmup=not span.measured,
+            max_tokens=turn.output_tokens,
+            scheduled=scheduled,
+            sent=seen.sent,
+            first_content=seen.stamps[0] if seen.stamps else None,
+            last_content=seen.stamps[-1] if seen.stamps else None,
+            ended=seen.ended,
+            status=seen.status,
+            error=seen.error,
+            chunks=len(seen.stamps),
+            inter_chunk_ms=seen.gaps(),
+            prompt_tokens=seen.usage.prompt_tokens,
+            cached_tokens=seen.usage.cached_tokens,
+            completion_tokens=_written(turn, seen),
+            cost_usd=seen.usage.cost_usd,
+            finish_reason=seen.finish_reason,
+            api="embeddings" if turn.inputs else "chat",
+            stage=span.name,
+            worker=self._share.worker,
+            first_answer=seen.first_answer if turn.stream else None,
+            first_event=seen.first_event,
+            last_event=seen.last_event,
+            gaps_ms=seen.gaps_ms(),
+            tool_calls=len(seen.calls),
+            images=1 if turn.picture else 0,
+            items=max(1, len(turn.inputs)),
+            open_loop=arrival.user is None,
+        )
 
-def _record(
-    scenario: Scenario, arrival: Arrival, number: int, scheduled: float, request_id: str, seen: Observation
-) -> Record:
-    turn = arrival.turns[number - 1]
-    return Record(
-        request_id=request_id,
-        server_request_id=seen.server_request_id,
-        model=arrival.model,
-        user_kind=arrival.user_kind,
-        arrival=arrival.index,
-        turn=number,
-        stream=turn.stream,
-        warmup=scheduled < scenario.warmup_s,
-        max_tokens=turn.output_tokens,
-        scheduled=scheduled,
-        sent=seen.sent,
-        first_content=seen.stamps[0] if seen.stamps else None,
-        last_content=seen.stamps[-1] if seen.stamps else None,
-        ended=seen.ended,
-        status=seen.status,
-        error=seen.error,
-        chunks=len(seen.stamps),
-        inter_chunk_ms=seen.gaps(),
-        prompt_tokens=seen.usage.prompt_tokens,
-        cached_tokens=seen.usage.cached_tokens,
-        completion_tokens=seen.usage.completion_tokens,
-        cost_usd=seen.usage.cost_usd,
-        finish_reason=seen.finish_reason,
-    )
+
+def _written(turn: Turn, seen: Observation) -> int | None:
+    """Completion tokens; embeddings write none, which is known whatever their usage says."""
+    if turn.inputs and seen.error is None:
+        return 0
+    return seen.usage.completion_tokens

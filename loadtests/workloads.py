@@ -1,7 +1,7 @@
-"""What the requests say: plain English text of a wanted length, and the body of a chat completion.
+"""What the requests say: messages, tools, pictures and the body of each request.
 
-Text is made of common words from a list in this module, so that a run needs no data set and no network. It is
-deterministic in its seed. Lengths are approximate: the tokens that were really used are in the records.
+Deterministic in the scenario's seed and in the salt of a pass. Lengths are approximate: the tokens really used
+are in the records.
 """
 
 from __future__ import annotations
@@ -10,80 +10,91 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from loadtests import pictures, tools
 from loadtests.arrivals import Arrival, Turn
 from loadtests.scenario import MixModel, Scenario
+from loadtests.texts import text_of
 
-Message = dict[str, str]
-
-WORDS = tuple(
-    """
-    the a this that each some every no our their one two three first last next same other such more most
-    few time day year week people way water work world life hand part place case point house home room
-    city country company number group problem fact question answer reason idea plan order system service
-    model report story letter book page word line name side end head door road river tree garden light
-    morning evening night winter summer market price money value cost team member friend family child
-    parent teacher student doctor driver is was has had can could will would should may might must does
-    did makes made takes took gives gave finds found keeps kept tells told asks asked needs wants looks
-    seems feels shows moves lives brings writes reads good new old long great little own right big high
-    small large early young important public able clear simple open strong whole free ready warm cold
-    quiet quick slow sure best better hard easy of to in for on with at by from about into over after
-    under between through during before without against and or but if when while because then so than as
-    also only just even still again always never often here there now today once soon together perhaps
-    almost enough quite rather very well
-    """.split()
-)
+Message = dict[str, Any]
 
 
-def text_of(words: int, seed: int) -> str:
-    """`words` words in sentences; equal for equal arguments."""
-    rng = np.random.default_rng(seed)
-    picks = [WORDS[i] for i in rng.integers(0, len(WORDS), size=max(1, words))]
-    sentences = []
-    while picks:
-        length = int(rng.integers(6, 15))
-        sentence, picks = picks[:length], picks[length:]
-        sentences.append(" ".join(sentence).capitalize() + ".")
-    return " ".join(sentences)
+class Prompts:
+    """Writes the requests of one pass. Passes with another salt say other words of the same lengths, so that one does
+    not find the other's prompts in the server's prefix cache."""
+
+    def __init__(self, scenario: Scenario, salt: int = 0) -> None:
+        self._scenario = scenario
+        self._salt = salt
+
+    def system(self, arrival: Arrival) -> Message | None:
+        """The system message that all users of one kind and model share, or None for users without one."""
+        if not arrival.system_tokens:
+            return None
+        seed = self._seed(f"{self._scenario.seed}/{arrival.model}/{arrival.user_kind}")
+        return {"role": "system", "content": text_of(self._words(arrival.system_tokens), seed)}
+
+    def user(self, turn: Turn) -> Message:
+        """What the user says in one turn, with its picture."""
+        text = self._blocks(turn) if turn.blocks else text_of(self._words(turn.prompt_tokens), self._text_seed(turn))
+        if turn.picture is None:
+            return {"role": "user", "content": text}
+        url = pictures.data_url(*turn.picture, self._text_seed(turn))
+        parts = [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": url}}]
+        return {"role": "user", "content": parts}
+
+    def tool_result(self, turn: Turn, call_id: str) -> Message:
+        """What a tool answered."""
+        text = text_of(self._words(turn.prompt_tokens), self._text_seed(turn))
+        return {"role": "tool", "tool_call_id": call_id, "content": text}
+
+    def body(self, arrival: Arrival, turn: Turn, messages: Sequence[Message]) -> Mapping[str, Any]:
+        """The JSON body of POST /v1/chat/completions, or of /v1/embeddings for a batch."""
+        model: MixModel = self._scenario.models[arrival.model]
+        if turn.inputs:
+            return {**model.extra_body, "model": arrival.model, "input": self._batch(turn)}
+        body: dict[str, Any] = {
+            **model.extra_body,
+            "model": arrival.model,
+            "messages": list(messages),
+            "max_tokens": turn.output_tokens,
+            "stream": turn.stream,
+        }
+        if turn.stream:
+            body["stream_options"] = {"include_usage": True}
+        # A tool call ends where its schema does.
+        if self._scenario.exact_output and turn.tool is None:
+            body["ignore_eos"] = True
+        if arrival.tools:
+            body["tools"] = tools.definitions(arrival.user_kind, arrival.tools)
+            body["tool_choice"] = "none" if turn.tool is None else tools.choice(turn.tool)
+        return body
+
+    def _blocks(self, turn: Turn) -> str:
+        # The trace's blocks are full but for the last, and equal names must give equal text from the first word on.
+        left, parts = turn.prompt_tokens, []
+        for name in turn.blocks:
+            if left <= 0:
+                break
+            seed = self._seed(f"{self._scenario.seed}#{name}")
+            parts.append(text_of(self._words(min(left, turn.block_tokens)), seed))
+            left -= turn.block_tokens
+        return " ".join(parts)
+
+    def _batch(self, turn: Turn) -> list[str]:
+        seed = self._text_seed(turn)
+        return [text_of(self._words(tokens), seed + number) for number, tokens in enumerate(turn.inputs)]
+
+    def _text_seed(self, turn: Turn) -> int:
+        return turn.text_seed ^ (self._salt << 64)
+
+    def _seed(self, name: str) -> int:
+        return zlib.crc32(name.encode()) ^ (self._salt << 64)
+
+    def _words(self, tokens: int) -> int:
+        return max(1, round(tokens * self._scenario.words_per_token))
 
 
-def system_prompt(scenario: Scenario, arrival: Arrival) -> Message | None:
-    """The system message that all conversations of one model share, or None for users without one."""
-    if not arrival.system_tokens:
-        return None
-    seed = zlib.crc32(f"{scenario.seed}/{arrival.model}".encode())
-    return {"role": "system", "content": text_of(_words(scenario, arrival.system_tokens), seed)}
-
-
-def user_message(scenario: Scenario, turn: Turn) -> Message:
-    """What the user says in one turn."""
-    return {"role": "user", "content": text_of(_words(scenario, turn.prompt_tokens), turn.text_seed)}
-
-
-def reply_message(text: str) -> Message:
+def reply_message(text: str, calls: Sequence[Mapping[str, Any]] = ()) -> Message:
     """The model's own reply as history for the next turn."""
-    return {"role": "assistant", "content": text}
-
-
-def body_of(
-    scenario: Scenario, arrival: Arrival, turn: Turn, messages: Sequence[Message]
-) -> Mapping[str, Any]:
-    """The JSON body of POST /v1/chat/completions for one turn."""
-    model: MixModel = scenario.models[arrival.model]
-    body: dict[str, Any] = {
-        **model.extra_body,
-        "model": arrival.model,
-        "messages": list(messages),
-        "max_tokens": turn.output_tokens,
-        "stream": turn.stream,
-    }
-    if turn.stream:
-        body["stream_options"] = {"include_usage": True}
-    if scenario.exact_output:
-        body["ignore_eos"] = True
-    return body
-
-
-def _words(scenario: Scenario, tokens: int) -> int:
-    return max(1, round(tokens * scenario.words_per_token))
+    message: Message = {"role": "assistant", "content": text}
+    return message | ({"tool_calls": list(calls)} if calls else {})

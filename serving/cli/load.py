@@ -40,11 +40,15 @@ def loadtest(
     duration: Annotated[float | None, typer.Option(help="Seconds, instead of the scenario's.", min=1)] = None,
     rate: Annotated[float | None, typer.Option(help="Arrivals/s, instead of the scenario's.", min=0.01)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the schedule, instead of the scenario's.")] = None,
+    processes: Annotated[int, typer.Option(help="Worker processes of the load generator.", min=1)] = 1,
+    interference: Annotated[bool, typer.Option("--interference", help="Each model alone, then the mix.")] = False,
+    web: Annotated[str | None, typer.Option(help="HOST:PORT of Locust's interface, to watch.")] = None,
     json: Json = False,
 ) -> None:
     """Run a load test of the mix against the running fleet and write report.html and report.json.
 
-    Exits with 1 when the verdict is not pass.
+    Exits with 1 when the verdict is fail, with 3 when the run is invalid, 4 when nothing answered. What a run that was
+    stopped had measured is kept.
     """
     own = settings()
     file = _scenario(scenario)
@@ -55,9 +59,11 @@ def loadtest(
     draft = target.with_name(f".{target.name}.part")
     draft.mkdir(parents=True)
     command = [sys.executable, "-m", "loadtests.run", str(file), "--base-url", own.base_url or run.api]
-    command += ["--out", str(draft)]
-    for name, value in (("--duration", duration), ("--rate", rate), ("--seed", seed)):
+    command += ["--out", str(draft), "--context", str(draft / "context.json")]
+    for name, value in (("--duration", duration), ("--rate", rate), ("--seed", seed),
+                        ("--processes", processes), ("--web", web)):
         command += [name, str(value)] if value is not None else []
+    command += ["--interference"] if interference else []
     try:
         found = fleet(Path(run.fleet_file), Changes(run.sources))
         (draft / "context.json").write_text(json_module.dumps(context(found, Path(run.fleet_file)), indent=1))
@@ -65,17 +71,18 @@ def loadtest(
         with _Key(own, ledger, found) as key:
             before = sums.totals(ledger, time.time()).models()
             code = _run([*command, *(["--quiet"] if json else [])], os.environ | {"FLOTILLA_API_KEY": key})
-            if code:
+            # Whatever ended it early: what was measured until then is kept and reported, marked as what it is.
+            if code and not (draft / "run.json").exists():
                 raise typer.Exit(code)
             after = _settled(ledger)
         (draft / "ledger.json").write_text(json_module.dumps(window(before, after, ledger), indent=1))
-        code = _run(_report(draft, json, "--shown-as", str(target)), os.environ)
+        reported = _run(_report(draft, json, "--shown-as", str(target)), os.environ)
         draft.rename(target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     verdict = json_module.loads((target / "report.json").read_text())["verdict"]["result"]
-    if code or verdict != "pass":
-        raise typer.Exit(code or 1)
+    if reported or code or verdict != "pass":
+        raise typer.Exit(reported or code or (3 if verdict == "invalid" else 1))
 
 
 def report(folder: Annotated[Path, typer.Argument(help="A report's folder.")], json: Json = False) -> None:

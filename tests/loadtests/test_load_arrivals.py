@@ -8,8 +8,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from load_samples import CHAT, CONVERSATION, make_scenario
 
-from loadtests.arrivals import draw, poisson_times, schedule
-from loadtests.scenario import Constant, LogNormal, Uniform
+from loadtests.arrivals import schedule, slice_of
+from loadtests.distributions import Constant, LogNormal, Uniform, draw
+from loadtests.pacing import Poisson
+from loadtests.stages import Span
+from loadtests.timing import arrival_times
+
+
+def poisson_times(rate, duration, rng):
+    hold = Span("hold", "hold", 0.0, duration, 1.0, 1.0, True)
+    return arrival_times(Poisson(process="poisson", rate_per_s=rate), (hold,), rng)
+
+
+@given(workers=st.integers(1, 7), seed=st.integers(0, 2**32))
+@settings(max_examples=20, deadline=None)
+def test_slices_are_disjoint_and_together_everything(workers, seed):
+    every = schedule(make_scenario(seed=seed))
+    parts = [slice_of(every, worker, workers) for worker in range(workers)]
+    assert sorted((a for part in parts for a in part), key=lambda a: a.index) == list(every)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 @given(seed=st.integers(0, 2**32), rate=st.floats(0.5, 50), duration=st.floats(1, 30))

@@ -19,7 +19,7 @@ def chat(fake):
     def send(model: str, *, stream: bool = True, timeout_s: float = 5.0) -> Observation:
         client = ChatClient(Endpoint.parse(fake.url, "secret"), timeout_s, time.perf_counter)
         messages = [{"role": "user", "content": "one two three"}]
-        seen = client.chat(
+        seen = client.send(
             {"model": model, "messages": messages, "max_tokens": TOKENS, "stream": stream}, f"id-{model}"
         )
         client.close()
@@ -107,14 +107,14 @@ def test_a_hanging_request_times_out(chat):
 
 def test_nobody_there():
     client = ChatClient(Endpoint("127.0.0.1", 1, tls=False), 1.0, time.perf_counter)
-    seen = client.chat({"model": "m", "messages": [], "max_tokens": 1, "stream": True}, "x")
+    seen = client.send({"model": "m", "messages": [], "max_tokens": 1, "stream": True}, "x")
     assert seen.error.kind == "connect"
 
 
 def test_requests_do_not_wait_for_each_other(fake):
     client = ChatClient(Endpoint.parse(fake.url, None), 5.0, time.perf_counter)
     body = {"model": "m", "messages": [], "max_tokens": 30, "stream": True}
-    jobs = [gevent.spawn(client.chat, body, f"p{number}") for number in range(20)]
+    jobs = [gevent.spawn(client.send, body, f"p{number}") for number in range(20)]
     start = time.perf_counter()
     gevent.joinall(jobs)
     assert all(job.value.error is None for job in jobs)
@@ -125,7 +125,7 @@ def test_requests_do_not_wait_for_each_other(fake):
 def test_a_killed_request_is_observed_as_interrupted(fake):
     client = ChatClient(Endpoint.parse(fake.url, None), 5.0, time.perf_counter)
     body = {"model": "m!hang", "messages": [], "max_tokens": 1, "stream": True}
-    job = gevent.spawn(client.chat, body, "k")
+    job = gevent.spawn(client.send, body, "k")
     gevent.sleep(0.1)
     job.kill()
     assert job.value.error.kind == "interrupted"

@@ -160,7 +160,7 @@ def test_options_failures_and_a_folder_used_before(start_fake, tmp_path):
     [
         (("--duration", "0"), 2, "--duration"),
         (("--context", "/nowhere.json"), 2, "nowhere.json"),
-        ((), 3, "nothing answers at 127.0.0.1:1"),
+        ((), 4, "nothing answers at 127.0.0.1:1"),
     ],
 )
 def test_exit_codes(tmp_path, options, code, words):
