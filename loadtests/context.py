@@ -34,6 +34,11 @@ class Comparator(_Foreign):
     cached_input_usd_per_mtok: NotNegative | None = None
     """None: cached input costs as much as other input."""
     output_usd_per_mtok: NotNegative
+    batch: bool = False
+    """Whether the prices are those of its batch interface."""
+    token_ratio: float | None = None
+    """Its tokens per token of ours; the prices above have it in them."""
+    token_ratio_source: str = ""
 
 
 class ModelContext(_Foreign):
@@ -63,11 +68,32 @@ class FleetContext(_Foreign):
     file: str = ""
 
 
+class PriceBook(_Foreign):
+    """Where the API prices are from."""
+
+    version: str
+    origin: str = ""
+
+
+class Machine(_Foreign):
+    """What the fleet's command line ran on; memory in GiB."""
+
+    system: str = ""
+    processor: str = ""
+    cores: int | None = None
+    memory_gib: float | None = None
+    accelerators: tuple[str, ...] = ()
+
+
 class Context(_Foreign):
-    """context.json."""
+    """context.json. versions and commit: of what serves."""
 
     fleet: FleetContext
     models: dict[str, ModelContext] = {}
+    price_book: PriceBook | None = None
+    versions: dict[str, str] = {}
+    commit: str = ""
+    machine: Machine | None = None
 
 
 class Buckets(_Foreign):
@@ -89,11 +115,37 @@ class ModelLedger(_Foreign):
     nanousd: Buckets
 
 
+class Against(_Foreign):
+    """One comparator of a break-even. Utilisations as shares of what replicas could do; above 1: never."""
+
+    name: str
+    role: Role | Literal[""] = ""
+    usd_per_request: NotNegative
+    breakeven: NotNegative | None = None
+    for_saving: NotNegative | None = None
+
+
+class BreakEven(_Foreign):
+    """From which utilisation on a model of one's own is cheaper than each API; missing: why that is not known.
+
+    A request costs price · overhead_factor / (3600 · capacity · utilisation). saving: the one of `for_saving`.
+    """
+
+    price_usd_per_hour: NotNegative | None = None
+    overhead_factor: NotNegative | None = None
+    capacity_per_s: NotNegative | None = None
+    utilisation: NotNegative | None = None
+    saving: float = 0.9
+    against: tuple[Against, ...] = ()
+    missing: str = ""
+
+
 class Ledger(_Foreign):
     """ledger.json: what was metered between the run's start and end."""
 
     models: dict[str, ModelLedger]
     residual_nanousd: int = 0
+    break_even: dict[str, BreakEven] = {}
 
 
 Document = TypeVar("Document", Context, Ledger)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from loadtests import metrics
 from loadtests.context import (
@@ -24,22 +21,29 @@ from loadtests.metrics import quantiles
 from loadtests.records import Record, read_records
 from loadtests.report import costs
 from loadtests.report.definitions import DEFINITIONS
+from loadtests.report.estimates import Sample, shown
+from loadtests.report.groups import group
 from loadtests.report.model import (
+    Answer,
     Attainment,
     ErrorGroup,
+    Estimated,
     LedgerFacts,
     ModelReport,
+    Objective,
+    Provenance,
     Report,
     RunFacts,
-    Timeline,
     Totals,
 )
 from loadtests.report.notes import notes
+from loadtests.report.peers import as_others_define
+from loadtests.report.timeline import timeline
 from loadtests.report.verdict import judge
+from loadtests.report.window import Window, window_of
 from loadtests.runinfo import RunInfo, load_run_info
 from loadtests.scenario import Slo
-
-_CDF_POINTS = 200
+from loadtests.statistics import CONFIDENCE, share_of
 
 
 @dataclass(frozen=True)
@@ -51,152 +55,160 @@ class Inputs:
     context: Context | None
     ledger: Ledger | None
 
+    def known(self, model: str) -> ModelContext:
+        """What the fleet says about a model."""
+        return self.context.models.get(model, ModelContext()) if self.context else ModelContext()
+
+    def slo(self, model: str) -> Slo | None:
+        """The scenario's objectives, else the fleet's."""
+        mine = self.run.scenario.models.get(model)
+        return mine.slo if mine and mine.slo else self.known(model).slo
+
+    def slos(self) -> dict[str, Slo | None]:
+        """Of every model that was asked for or answered."""
+        names = [*self.run.scenario.models, *(record.model for record in self.records)]
+        return {name: self.slo(name) for name in dict.fromkeys(names)}
+
+
+def read(folder: Path) -> Inputs:
+    """The files of a run. Raises ReportError or ScenarioError if one is missing or wrong."""
+    context, ledger = folder / "context.json", folder / "ledger.json"
+    return Inputs(
+        run=load_run_info(folder / "run.json"),
+        records=list(read_records(folder / "records.jsonl")),
+        context=load_context(context) if context.exists() else None,
+        ledger=load_ledger(ledger) if ledger.exists() else None,
+    )
+
 
 def build(folder: Path) -> Report:
     """The report of a run's folder. Raises ReportError or ScenarioError if a file is missing or wrong."""
-    context, ledger = folder / "context.json", folder / "ledger.json"
-    return report_of(
-        Inputs(
-            run=load_run_info(folder / "run.json"),
-            records=list(read_records(folder / "records.jsonl")),
-            context=load_context(context) if context.exists() else None,
-            ledger=load_ledger(ledger) if ledger.exists() else None,
-        )
-    )
+    return report_of(read(folder))
 
 
 def report_of(inputs: Inputs) -> Report:
     """The report of values that were already read; pure."""
-    by_model: dict[str, list[Record]] = {name: [] for name in inputs.run.scenario.models}
+    slos, window = inputs.slos(), window_of(inputs.run)
+    by_model: dict[str, list[Record]] = {name: [] for name in slos}
     for record in inputs.records:
-        by_model.setdefault(record.model, []).append(record)
-    models = {name: _model(name, records, inputs) for name, records in by_model.items()}
+        by_model[record.model].append(record)
+    samples = {name: model_sample(name, records, inputs, slos, window) for name, records in by_model.items()}
+    models = {name: _model(name, sample, inputs) for name, sample in samples.items()}
+    totals = _totals(models, inputs, slos, window)
     facts = _facts(inputs.run)
     return Report(
+        confidence=CONFIDENCE,
         verdict=judge(facts, models),
         notes=notes(models, facts, inputs.ledger),
         fleet=inputs.context.fleet if inputs.context else FleetContext(name="unknown"),
         run=facts,
-        totals=_totals(models, inputs),
+        provenance=_provenance(inputs.context),
+        totals=totals,
         models=models,
         errors=_errors(inputs.records),
-        timeline=_timeline(inputs.records),
+        timeline=timeline(inputs.records, list(slos), slos),
         ledger=_ledger(inputs.ledger, models),
         definitions=list(DEFINITIONS),
+        as_others_define=as_others_define(window.records(inputs.records), slos, window.length_s),
     )
 
 
-def _model(name: str, records: Sequence[Record], inputs: Inputs) -> ModelReport:
-    known = inputs.context.models.get(name, ModelContext()) if inputs.context else ModelContext()
+def model_sample(
+    name: str, records: Sequence[Record], inputs: Inputs, slos: Mapping[str, Slo | None], window: Window
+) -> Sample:
+    """One model's requests with what they cost."""
     ledger = inputs.ledger.models.get(name) if inputs.ledger else None
-    slo = _slo_of(name, inputs, known)
-    measured = _measured(records)
-    whole = costs.traffic(records)
     cost = costs.model_cost(records, ledger)
-    comparators = costs.comparator_costs(known.comparators, whole, cost)
-    window = _window(inputs.run)
-    start, end = window
+    return Sample(window.records(records), records, window, slos, cost.cost_usd)
+
+
+def mix_sample(
+    inputs: Inputs, slos: Mapping[str, Slo | None], window: Window, cost_usd: float | None
+) -> Sample:
+    """All models' requests together."""
+    return Sample(window.records(inputs.records), inputs.records, window, slos, cost_usd)
+
+
+def _model(name: str, sample: Sample, inputs: Inputs) -> ModelReport:
+    known = inputs.known(name)
+    ledger = inputs.ledger.models.get(name) if inputs.ledger else None
+    cost = costs.model_cost(sample.whole, ledger)
+    fields = group(sample, cost)
+    comparators = costs.comparator_costs(known.comparators, fields["whole_run"], cost)
+    streams = [record for record in sample.measured if record.ok and record.inter_chunk_ms]
     return ModelReport(
-        **dict(costs.traffic(measured)),
-        **dict(cost),
+        **fields,
         source=known.source,
         architecture=known.architecture,
         accelerator=known.accelerator,
         price_usd_per_hour=known.price_usd_per_hour,
         random_weights=known.random_weights,
-        requests_per_s=len(measured) / (end - start),
-        output_tokens_per_s=metrics.output_tokens_within(records, start, end) / (end - start),
-        goodput_per_s=sum(metrics.is_good(record, slo) for record in measured) / (end - start),
-        slo=slo,
-        slo_attainment=_attainment(measured, slo, inputs.run.scenario.slo_attainment),
-        **_latencies(measured),
-        ttft_from_scheduled_ms=_quantiles_of(metrics.ttft_from_scheduled_ms, measured),
-        longest_gap_ms=quantiles(r.inter_chunk_ms.max for r in measured if r.ok and r.inter_chunk_ms),
-        ttft_cdf=_cdf(_values(metrics.ttft_ms, measured)),
-        whole_run=whole,
+        slo=sample.slos[name],
+        slo_attainment=_attainment(sample, sample.slos[name], inputs.run.scenario.slo_attainment),
+        ttft_from_scheduled_ms=quantiles(sample.values("ttft_from_scheduled")),
+        longest_gap_ms=quantiles(record.inter_chunk_ms.max for record in streams if record.inter_chunk_ms),
+        ttft_cdf=fields["latencies"]["ttft"].cdf,
         ledger_requests=ledger.requests if ledger else None,
         buckets_usd=_buckets(ledger),
         api_cost_usd={item.name: item.cost_usd for item in comparators},
         savings={item.name: item.saving for item in comparators if item.saving is not None},
         comparators=comparators,
+        break_even=inputs.ledger.break_even.get(name) if inputs.ledger else None,
     )
 
 
-def _totals(models: dict[str, ModelReport], inputs: Inputs) -> Totals:
-    measured = _measured(inputs.records)
-    whole = costs.traffic(inputs.records)
+def _totals(
+    models: Mapping[str, ModelReport], inputs: Inputs, slos: Mapping[str, Slo | None], window: Window
+) -> Totals:
     busy = {name: model for name, model in models.items() if model.whole_run.requests}
-    cost = costs.mix_cost(list(busy.values()), whole, inputs.records)
-    start, end = _window(inputs.run)
-    slos = {name: model.slo for name, model in models.items()}
-    good = [metrics.is_good(record, slos[record.model]) for record in measured]
+    cost = costs.mix_cost(list(busy.values()), costs.traffic(inputs.records), inputs.records)
+    sample = mix_sample(inputs, slos, window, cost.cost_usd)
+    fields = group(sample, cost)
+    good = shown(sample.good_share()) if any(slos.values()) else None
     return Totals(
-        **dict(costs.traffic(measured)),
-        **dict(cost),
-        requests_per_s=len(measured) / (end - start),
-        output_tokens_per_s=sum(model.output_tokens_per_s for model in models.values()),
-        goodput_per_s=sum(good) / (end - start),
-        slo_attainment=metrics.share(good) if any(slos.values()) else None,
-        **_latencies(measured),
-        whole_run=whole,
+        **fields,
+        slo_attainment=good.value if good else None,
+        good_share=good,
         comparators=costs.role_costs({name: model.comparators for name, model in busy.items()}, cost),
     )
 
 
-def _slo_of(name: str, inputs: Inputs, known: ModelContext) -> Slo | None:
-    mine = inputs.run.scenario.models.get(name)
-    return mine.slo if mine and mine.slo else known.slo
-
-
-def _attainment(measured: Sequence[Record], slo: Slo | None, goal: float) -> Attainment:
+def _attainment(sample: Sample, slo: Slo | None, goal: float) -> Attainment:
     if slo is None:
-        return Attainment(goal=goal, ttft=None, tpot=None, all=None)
-    streamed = [record for record in measured if record.stream]
+        return Attainment(goal=goal, ttft=None, tpot=None, all=None, good=None, objectives=[], answer=None)
+    streamed = [record for record in sample.measured if record.stream]
+    objectives = [
+        _objective("TTFT", slo.ttft_ms, [metrics.meets_ttft(record, slo) for record in streamed], goal),
+        _objective("TPOT", slo.tpot_ms, [metrics.meets_tpot(record, slo) for record in streamed], goal),
+    ]
+    found = {item.term: item for item in objectives if item is not None}
+    good = shown(sample.good_share())
     return Attainment(
         goal=goal,
-        ttft=metrics.share([metrics.meets_ttft(record, slo) for record in streamed]),
-        tpot=metrics.share([metrics.meets_tpot(record, slo) for record in streamed]),
-        all=metrics.share([metrics.is_good(record, slo) for record in measured]),
+        ttft=found["TTFT"].share.value if "TTFT" in found else None,
+        tpot=found["TPOT"].share.value if "TPOT" in found else None,
+        all=good.value if good else None,
+        good=good,
+        objectives=list(found.values()),
+        answer=_all([item.answer for item in found.values()]),
     )
 
 
-def _latencies(measured: Sequence[Record]) -> dict[str, dict[str, float | int | None]]:
-    return {
-        "ttft_ms": _quantiles_of(metrics.ttft_ms, measured),
-        "tpot_ms": _quantiles_of(metrics.tpot_ms, measured),
-        "e2e_ms": _quantiles_of(metrics.e2e_ms, measured),
-    }
+def _objective(term, limit_ms: float, flags: Sequence[bool], goal: float) -> Objective | None:
+    share = shown(share_of(flags))
+    return None if share is None else Objective(term=term, limit_ms=limit_ms, share=share, answer=_answer(share, goal))
 
 
-def _values(metric, records: Iterable[Record]) -> list[float]:
-    # A broken answer's latencies are no latencies; it counts as an error and a missed objective.
-    return [value for record in records if record.ok and (value := metric(record)) is not None]
+def _answer(share: Estimated, goal: float) -> Answer:
+    if share.low is not None and share.low >= goal:
+        return "met"
+    return "missed" if share.high is not None and share.high < goal else "undecided"
 
 
-def _quantiles_of(metric, records: Iterable[Record]) -> dict[str, float | int | None]:
-    return quantiles(_values(metric, records))
-
-
-def _cdf(values: Sequence[float]) -> list[tuple[float, float]]:
-    if not values:
-        return []
-    ordered = np.sort(values)
-    picks = np.unique(np.linspace(0, len(ordered) - 1, min(len(ordered), _CDF_POINTS)).round().astype(int))
-    return [(float(ordered[i]), (int(i) + 1) / len(ordered)) for i in picks]
-
-
-def _measured(records: Iterable[Record]) -> list[Record]:
-    return [record for record in records if not record.warmup]
-
-
-def _window(run: RunInfo) -> tuple[float, float]:
-    """The measured window in run seconds; an interrupted run ends it early."""
-    end = run.scenario.duration_s
-    if run.interrupted:
-        end = min(end, run.ended_unix - run.started_unix)
-    start = min(run.scenario.warmup_s, end)
-    # A run stopped within its warm-up measured nothing; any length avoids a division by zero.
-    return start, end if end > start else start + 1.0
+def _all(answers: Sequence[Answer]) -> Answer | None:
+    if "missed" in answers:
+        return "missed"
+    return "undecided" if "undecided" in answers else ("met" if answers else None)
 
 
 def _buckets(ledger: ModelLedger | None) -> dict[str, float] | None:
@@ -222,26 +234,19 @@ def _errors(records: Iterable[Record]) -> list[ErrorGroup]:
     ]
 
 
-def _timeline(records: Sequence[Record]) -> Timeline:
-    seconds = math.ceil(max((record.ended for record in records), default=0.0)) or 1
-    sent, completed, errors = [0] * seconds, [0] * seconds, [0] * seconds
-    ttfts: list[list[float]] = [[] for _ in range(seconds)]
-    for record in records:
-        started, ended = int(record.sent), min(int(record.ended), seconds - 1)
-        sent[started] += 1
-        (completed if record.ok else errors)[ended] += 1
-        value = metrics.ttft_ms(record) if record.ok else None
-        if value is not None:
-            ttfts[started].append(value)
-    medians = [float(np.median(values)) if values else None for values in ttfts]
-    return Timeline(sent=sent, completed=completed, errors=errors, ttft_p50_ms=medians)
-
-
-def _ledger(ledger: Ledger | None, models: dict[str, ModelReport]) -> LedgerFacts | None:
+def _ledger(ledger: Ledger | None, models: Mapping[str, ModelReport]) -> LedgerFacts | None:
     if ledger is None:
         return None
     others = sum(item.nanousd.total for name, item in ledger.models.items() if name not in models)
     return LedgerFacts(residual_usd=costs.usd(ledger.residual_nanousd), other_models_usd=costs.usd(others))
+
+
+def _provenance(context: Context | None) -> Provenance:
+    if context is None:
+        return Provenance(versions={}, commit="", machine=None, price_book=None)
+    return Provenance(
+        versions=context.versions, commit=context.commit, machine=context.machine, price_book=context.price_book
+    )
 
 
 def _facts(run: RunInfo) -> RunFacts:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from html import escape
 
-from loadtests.context import ROLES
+from loadtests.context import ROLES, BreakEven
 from loadtests.report import figures
-from loadtests.report.markup import card, legend, table
+from loadtests.report.charts import both
+from loadtests.report.markup import card, details, legend, muted, table
 from loadtests.report.model import ModelReport, Report
+from loadtests.report.pictures import Mark, ruler
 
 ROLE_NAMES = {
     "same_model_hosted": "same model, hosted",
@@ -23,16 +25,16 @@ def cost_card(report: Report) -> str:
     models = report.models.values()
     if all(model.cost_basis is None and not model.comparators for model in models):
         return ""
-    body = '<p class="muted">The whole run, warm-up included, because its cost includes the warm-up too.</p>'
+    body = muted("The whole run, warm-up included, because its cost includes the warm-up too.")
     if any(model.random_weights for model in models):
-        body += '<p class="muted">Random weights: the savings below are arithmetic, not evidence.</p>'
+        body += muted("Random weights: the savings below are arithmetic, not evidence.")
     body += _table(report) + _mix(report) + "<h3>Whole run, per model</h3>"
     if any(model.buckets_usd for model in models):
         names = [(name.replace("_", " "), colour) for name, colour in _BUCKETS.items()]
         body += legend([*names, ("API", "--other")])
     for name, model in report.models.items():
         body += _model(name, model)
-    return card("Cost", body + _residual(report))
+    return card("Cost", body + _residual(report) + _break_even(report) + details("Prices of the APIs", _prices(report)))
 
 
 def _table(report: Report) -> str:
@@ -44,6 +46,7 @@ def _table(report: Report) -> str:
         "Output<small>tokens</small>",
         "Whole run",
         "Per request",
+        "Per good request<small>95% interval</small>",
         "Charged<small>per request, by usage.cost</small>",
         "Per 1M tokens",
         "Basis",
@@ -59,12 +62,14 @@ def _table(report: Report) -> str:
                 figures.count(row.whole_run.output_tokens),
                 figures.usd(row.cost_usd),
                 figures.usd(row.cost_per_request_usd),
+                figures.usd(row.cost_per_good_request_usd)
+                + f"<small>{figures.span(row.cost_per_good_request_interval_usd, figures.usd)}</small>",
                 figures.usd(row.charged_cost_per_request_usd),
                 figures.usd(row.cost_per_mtok_usd),
                 _BASIS[row.cost_basis],
             ]
         )
-    return table(heads, rows, last_is_sum=True)
+    return table("What the whole run cost", heads, rows, last_is_sum=True)
 
 
 def _mix(report: Report) -> str:
@@ -127,4 +132,67 @@ def _residual(report: Report) -> str:
             else "The ledger adds up: requests, idle and cold start are the replicas' price to a billionth of a dollar")
     if report.ledger.other_models_usd:
         told += f". Models outside this mix: {figures.usd(report.ledger.other_models_usd)}"
-    return f'<p class="muted">{told}.</p>'
+    return muted(f"{told}.")
+
+
+def _break_even(report: Report) -> str:
+    """From which utilisation on each model is cheaper than each API, and how busy it was in this run."""
+    known = {name: model.break_even for name, model in report.models.items() if model.break_even}
+    if not known:
+        return ""
+    body = "<h3>Break-even</h3>" + muted(
+        "The busier a replica, the cheaper its requests: utilisation is what replicas answered over what they could "
+        "answer when full. Green: cheaper than that API."
+    )
+    for number, (name, even) in enumerate(known.items()):
+        body += f"<h4>{escape(name)}</h4>"
+        if even.missing or not even.against:
+            body += muted(f"No break-even: {escape(even.missing or 'no API to compare with')}.")
+            continue
+        body += both(lambda width, key, e=even, n=name: _ruler(e, n, width, key), f"even-{number}")
+        body += _even_table(name, even)
+    return body
+
+
+def _ruler(even: BreakEven, name: str, width: int, key: str) -> str:
+    marks = [Mark(item.name, item.breakeven) for item in even.against]
+    return ruler(marks, even.utilisation, f"Utilisation from which on {name} is cheaper", width, key)
+
+
+def _even_table(name: str, even: BreakEven) -> str:
+    rows = [
+        [
+            f"{escape(item.name)}<small>{ROLE_NAMES.get(item.role, '')}</small>",
+            figures.usd(item.usd_per_request),
+            figures.utilisation(item.breakeven),
+            figures.utilisation(item.for_saving),
+        ]
+        for item in even.against
+    ]
+    heads = ["Against", "Its mean request", "Cheaper from", f"{even.saving:.0%} saved from"]
+    about = (
+        f"A replica costs {figures.usd(even.price_usd_per_hour)} an hour, times {even.overhead_factor or 1:.3f} for "
+        f"overhead; full, it answers {figures.rate(even.capacity_per_s)} requests a second of this run's mean shape."
+    )
+    return details("The same as a table", muted(about) + table(f"Break-even of {escape(name)}", heads, rows))
+
+
+def _prices(report: Report) -> str:
+    rows = []
+    for name, model in report.models.items():
+        for item in model.comparators:
+            ratio = "not measured" if item.token_ratio is None else f"{item.token_ratio:g}"
+            rows.append(
+                [
+                    f"{escape(item.name)}<small>for {escape(name)}{', batch' if item.batch else ''}</small>",
+                    figures.usd(item.input_usd_per_mtok),
+                    figures.usd(item.cached_input_usd_per_mtok),
+                    figures.usd(item.output_usd_per_mtok),
+                    ratio,
+                    figures.usd(item.cost_per_request_usd),
+                ]
+            )
+    if not rows:
+        return ""
+    heads = ["API", "Input<small>per 1M tokens</small>", "Cached input", "Output", "Token ratio", "A mean request"]
+    return table("Prices per million tokens of ours, with the other tokenizer's count", heads, rows)

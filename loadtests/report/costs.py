@@ -65,6 +65,11 @@ def comparator_costs(comparators: Sequence[Comparator], whole: Traffic, own: Cos
             cost_per_request_usd=cost / whole.succeeded,
             cost_per_mtok_usd=_per_mtok(cost, whole),
             saving=saving(own, cost),
+            input_usd_per_mtok=comparator.input_usd_per_mtok,
+            cached_input_usd_per_mtok=comparator.cached_input_usd_per_mtok,
+            output_usd_per_mtok=comparator.output_usd_per_mtok,
+            batch=comparator.batch,
+            token_ratio=comparator.token_ratio,
         )
         for comparator, cost in costs
     ]
@@ -86,17 +91,28 @@ def api_cost_usd(comparator: Comparator, tokens: Traffic) -> float:
 
 def role_costs(by_model: Mapping[str, Sequence[ComparatorCost]], own: Cost) -> dict[Role, RoleCost]:
     """The mix per role; a role appears only if every model with traffic has a comparator in it."""
-    cheapest: list[dict[Role, float]] = []
+    cheapest: list[dict[Role, ComparatorCost]] = []
     for comparators in by_model.values():
-        best: dict[Role, float] = {}
+        best: dict[Role, ComparatorCost] = {}
         for item in comparators:
-            best[item.role] = min(item.cost_usd, best.get(item.role, item.cost_usd))
+            if item.role not in best or item.cost_usd < best[item.role].cost_usd:
+                best[item.role] = item
         cheapest.append(best)
     if not cheapest:
         return {}
-    common = [role for role in cheapest[0] if all(role in best for best in cheapest)]
-    totals = {role: sum(best[role] for best in cheapest) for role in common}
-    return {role: RoleCost(cost_usd=cost, saving=saving(own, cost)) for role, cost in totals.items()}
+    found: dict[Role, RoleCost] = {}
+    for role in cheapest[0]:
+        if all(role in best for best in cheapest):
+            chosen = [best[role] for best in cheapest]
+            cost = sum(item.cost_usd for item in chosen)
+            saved = saving(own, cost)
+            found[role] = RoleCost(
+                cost_usd=cost,
+                saving=saved,
+                traffic_factor=None if saved is None else 1.0 - saved,
+                names=list(dict.fromkeys(item.name for item in chosen)),
+            )
+    return found
 
 
 def saving(own: Cost, other_usd: float) -> float | None:

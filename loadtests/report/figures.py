@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loadtests.report.model import Estimated
 
 DASH = "–"
 
@@ -54,3 +59,21 @@ def saving(share: float | None) -> str:
 
 def count(value: int | None) -> str:
     return DASH if value is None else f"{value:,}"
+
+
+def span(found: Estimated | None, text: Callable[[float], str]) -> str:
+    """An interval in words: 12–15; "at least 12" where its upper end is not known; a dash where nothing is."""
+    if found is None or (found.low is None and found.high is None):
+        return DASH
+    if found.high is None:
+        return f"at least {text(found.low or 0.0)}"
+    if found.low is None:
+        return f"at most {text(found.high)}"
+    return f"{text(found.low)}–{text(found.high)}"
+
+
+def utilisation(share: float | None) -> str:
+    """A utilisation; above 1 it cannot be."""
+    if share is None:
+        return DASH
+    return f"{share * 100:.3g}%" if share <= 1 else "never"

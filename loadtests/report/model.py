@@ -11,11 +11,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from loadtests.context import FleetContext, Role
+from loadtests.context import BreakEven, FleetContext, Machine, PriceBook, Role
 from loadtests.runinfo import Arrivals, Quantiles
 from loadtests.scenario import Slo
 
 CostBasis = Literal["fully_loaded", "charged"]
+LatencyKind = Literal["ttft", "ttft_from_scheduled", "tpot", "inter_chunk", "e2e"]
+Answer = Literal["met", "missed", "undecided"]
 
 
 class Part(BaseModel):
@@ -24,10 +26,43 @@ class Part(BaseModel):
 
 class Verdict(Part):
     """invalid: the load generator did not do what was asked, so the figures prove nothing. fail: it did, and
-    requests failed or objectives were missed."""
+    requests failed or objectives were missed. certain: the figures are surely on this side of the goals (95%
+    confidence for each objective); a run of few requests is not.
+    """
 
     result: Literal["pass", "fail", "invalid"]
     reasons: list[str]
+    certain: bool
+
+
+class Estimated(Part):
+    """A figure and its 95% confidence interval; an end is None where too few requests tell it."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class Latency(Part):
+    """One kind of latency, milliseconds. cdf: points (ms, share of requests at or below), thinned for drawing."""
+
+    count: int
+    mean: Estimated | None
+    p50: Estimated | None
+    p90: Estimated | None
+    p95: Estimated | None
+    p99: Estimated | None
+    max: float | None
+    cdf: list[tuple[float, float]]
+
+
+class Objective(Part):
+    """One objective of one model. answer: whether the share is surely at least the goal, surely below, or neither."""
+
+    term: Literal["TTFT", "TPOT"]
+    limit_ms: float
+    share: Estimated
+    answer: Answer
 
 
 class Attainment(Part):
@@ -37,6 +72,9 @@ class Attainment(Part):
     ttft: float | None
     tpot: float | None
     all: float | None
+    good: Estimated | None
+    objectives: list[Objective]
+    answer: Answer | None
 
 
 class Traffic(Part):
@@ -50,8 +88,44 @@ class Traffic(Part):
     output_tokens: int
 
 
+class TokenFacts(Part):
+    """Tokens per successful request of the measured window."""
+
+    input: Quantiles
+    output: Quantiles
+    cached_share: float | None
+    finish_reasons: dict[str, int]
+
+
+class Turn(Part):
+    """The n-th requests of conversations (1: all first requests, single questions included)."""
+
+    turn: int
+    requests: int
+    errors: int
+    input_tokens_mean: float | None
+    cached_share: float | None
+    output_tokens_mean: float | None
+    ttft_p50_ms: Estimated | None
+    tpot_p50_ms: Estimated | None
+    e2e_p50_ms: Estimated | None
+    good_share: float | None
+    charged_cost_per_request_usd: float | None
+
+
+class Rates(Part):
+    """Per second of the measured window, with intervals from its blocks of time."""
+
+    requests: Estimated | None
+    good_requests: Estimated | None
+    output_tokens: Estimated | None
+
+
 class ComparatorCost(Part):
-    """The run's successful traffic at API prices. saving: 1 − own fully loaded cost / this."""
+    """The run's successful traffic at API prices. saving: 1 − own fully loaded cost / this.
+
+    token_ratio: its tokens per token of ours; batch: its batch prices.
+    """
 
     name: str
     role: Role
@@ -59,6 +133,11 @@ class ComparatorCost(Part):
     cost_per_request_usd: float | None
     cost_per_mtok_usd: float | None
     saving: float | None
+    input_usd_per_mtok: float
+    cached_input_usd_per_mtok: float | None
+    output_usd_per_mtok: float
+    batch: bool
+    token_ratio: float | None
 
 
 class Cost(Part):
@@ -72,7 +151,27 @@ class Cost(Part):
     fully_loaded_cost_per_request_usd: float | None
 
 
-class ModelReport(Traffic, Cost):
+class Group(Traffic, Cost):
+    """A model, or the mix as a whole. cost_per_good_request: whole run's cost / whole run's good requests."""
+
+    good: int
+    good_whole_run: int
+    requests_per_s: float
+    output_tokens_per_s: float
+    goodput_per_s: float
+    rates: Rates
+    ttft_ms: Quantiles
+    tpot_ms: Quantiles
+    e2e_ms: Quantiles
+    latencies: dict[LatencyKind, Latency]
+    tokens: TokenFacts
+    turns: list[Turn]
+    whole_run: Traffic
+    cost_per_good_request_usd: float | None
+    cost_per_good_request_interval_usd: Estimated | None
+
+
+class ModelReport(Group):
     """One model of the mix."""
 
     source: str
@@ -80,44 +179,37 @@ class ModelReport(Traffic, Cost):
     accelerator: str
     price_usd_per_hour: float | None
     random_weights: bool
-    requests_per_s: float
-    output_tokens_per_s: float
-    goodput_per_s: float
     slo: Slo | None
     slo_attainment: Attainment
-    ttft_ms: Quantiles
     ttft_from_scheduled_ms: Quantiles
-    tpot_ms: Quantiles
-    e2e_ms: Quantiles
     longest_gap_ms: Quantiles
     ttft_cdf: list[tuple[float, float]]
-    """Points (ms, share of requests at or below), thinned for drawing."""
-    whole_run: Traffic
     ledger_requests: int | None
     buckets_usd: dict[str, float] | None
     api_cost_usd: dict[str, float]
     savings: dict[str, float]
     comparators: list[ComparatorCost]
+    break_even: BreakEven | None
 
 
 class RoleCost(Part):
-    """The whole mix at the prices of one kind of comparator (the cheapest of its kind for each model)."""
+    """The whole mix at the prices of one kind of comparator (the cheapest of its kind for each model).
+
+    traffic_factor: this run's traffic times it costs as much there as the fleet does here, if the fleet stays as
+    it is: below 1 the fleet is already cheaper. names: the comparators it is made of.
+    """
 
     cost_usd: float
     saving: float | None
+    traffic_factor: float | None
+    names: list[str]
 
 
-class Totals(Traffic, Cost):
+class Totals(Group):
     """The mix as a whole."""
 
-    requests_per_s: float
-    output_tokens_per_s: float
-    goodput_per_s: float
     slo_attainment: float | None
-    ttft_ms: Quantiles
-    tpot_ms: Quantiles
-    e2e_ms: Quantiles
-    whole_run: Traffic
+    good_share: Estimated | None
     comparators: dict[Role, RoleCost]
 
 
@@ -131,15 +223,25 @@ class ErrorGroup(Part):
     example: str
 
 
-class Timeline(Part):
-    """Per second of the run, the mix as a whole. sent and ttft by the second of sending, completed and errors
-    by the second of ending.
+class Series(Part):
+    """Counts per bin of the run. sent and ttft by the time of sending, the others by the time of ending;
+    output_tokens by when they were delivered.
     """
 
     sent: list[int]
     completed: list[int]
+    good: list[int]
     errors: list[int]
+    output_tokens: list[float]
     ttft_p50_ms: list[float | None]
+    ttft_p95_ms: list[float | None]
+
+
+class Timeline(Series):
+    """The mix as a whole, and each model; bins of bin_s seconds from the start of the run."""
+
+    bin_s: float
+    models: dict[str, Series]
 
 
 class RunFacts(Part):
@@ -158,6 +260,15 @@ class RunFacts(Part):
     loop_lag_ms: Quantiles
     locust_version: str
     python_version: str
+
+
+class Provenance(Part):
+    """What else it takes to run this again: versions, commit, machine, price book."""
+
+    versions: dict[str, str]
+    commit: str
+    machine: Machine | None
+    price_book: PriceBook | None
 
 
 class LedgerFacts(Part):
@@ -179,17 +290,31 @@ class Definition(Part):
     guidellm: str
 
 
+class PeerFigure(Part):
+    """One figure of the same raw events, as each tool defines it; None: not defined there."""
+
+    term: str
+    unit: str
+    here: float | None
+    vllm: float | None
+    aiperf: float | None
+    guidellm: float | None
+
+
 class Report(Part):
     """report.json."""
 
-    format: int = 1
+    format: int = 2
+    confidence: float
     verdict: Verdict
     notes: list[str]
     fleet: FleetContext
     run: RunFacts
+    provenance: Provenance
     totals: Totals
     models: dict[str, ModelReport]
     errors: list[ErrorGroup]
     timeline: Timeline
     ledger: LedgerFacts | None
     definitions: list[Definition]
+    as_others_define: list[PeerFigure]

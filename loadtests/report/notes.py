@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from loadtests.context import Ledger
 from loadtests.report.model import ModelReport, RunFacts
+from loadtests.statistics import requests_needed
 
-_ENOUGH_FOR_P99 = 100
+_ENOUGH_FOR_P99 = requests_needed(0.99)
 
 
 def notes(models: Mapping[str, ModelReport], run: RunFacts, ledger: Ledger | None) -> list[str]:
@@ -15,6 +16,7 @@ def notes(models: Mapping[str, ModelReport], run: RunFacts, ledger: Ledger | Non
     return [
         *_random_weights(models),
         *_costs(models, ledger),
+        *_uncertain(models),
         *_warmup(models, run),
         *_small_samples(models),
     ]
@@ -56,6 +58,19 @@ def _costs(models: Mapping[str, ModelReport], ledger: Ledger | None) -> list[str
     return found
 
 
+def _uncertain(models: Mapping[str, ModelReport]) -> list[str]:
+    found = []
+    for name, model in models.items():
+        for item in model.slo_attainment.objectives:
+            if item.answer == "undecided":
+                found.append(
+                    f"{name}: {item.term} ≤ {item.limit_ms:g} ms was met by {item.share.value:.1%} of the requests, "
+                    f"but with 95% confidence that is from {item.share.low or 0:.1%} to {item.share.high or 1:.1%}; "
+                    f"the goal is {model.slo_attainment.goal:.0%}. A longer run can tell."
+                )
+    return found
+
+
 def _warmup(models: Mapping[str, ModelReport], run: RunFacts) -> list[str]:
     failed = sum(model.whole_run.errors - model.errors for model in models.values())
     if not failed:
@@ -68,6 +83,6 @@ def _small_samples(models: Mapping[str, ModelReport]) -> list[str]:
     if not few:
         return []
     return [
-        f"Fewer than {_ENOUGH_FOR_P99} streamed requests: {', '.join(few)}. A p99 of so few is close to the "
-        "largest value and will move from run to run."
+        f"Fewer than {_ENOUGH_FOR_P99} streamed requests: {', '.join(few)}. A p99 of so few has no upper end to its "
+        "interval and will move from run to run."
     ]

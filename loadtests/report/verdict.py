@@ -21,10 +21,12 @@ def judge(run: RunFacts, models: Mapping[str, ModelReport], limits: Limits = Lim
     """Invalid beats fail; all reasons are given, those of invalidity first."""
     invalid, failed = _invalid(run, models, limits), _failed(models)
     if invalid:
-        return Verdict(result="invalid", reasons=[*invalid, *failed])
+        return Verdict(result="invalid", reasons=[*invalid, *failed], certain=True)
+    answers = [model.slo_attainment.answer for model in models.values() if model.slo is not None]
     if failed:
-        return Verdict(result="fail", reasons=failed)
-    return Verdict(result="pass", reasons=[_praise(models)])
+        errors = any(model.errors for model in models.values())
+        return Verdict(result="fail", reasons=failed, certain=errors or "missed" in answers)
+    return Verdict(result="pass", reasons=[_praise(models)], certain="undecided" not in answers)
 
 
 def _invalid(run: RunFacts, models: Mapping[str, ModelReport], limits: Limits) -> list[str]:
@@ -59,15 +61,11 @@ def _failed(models: Mapping[str, ModelReport]) -> list[str]:
         if model.errors:
             reasons.append(f"{name}: {model.errors} of {model.requests} requests failed")
         goal = model.slo_attainment.goal
-        if model.slo is None:
-            continue
-        objectives = (
-            ("TTFT", model.slo_attainment.ttft, model.slo.ttft_ms),
-            ("TPOT", model.slo_attainment.tpot, model.slo.tpot_ms),
-        )
-        for term, share, limit in objectives:
-            if share is not None and share < goal:
-                reasons.append(f"{name}: {term} ≤ {limit:g} ms met by {share:.1%}, goal {goal:.0%}")
+        for item in model.slo_attainment.objectives:
+            if item.share.value < goal:
+                reasons.append(
+                    f"{name}: {item.term} ≤ {item.limit_ms:g} ms met by {item.share.value:.1%}, goal {goal:.0%}"
+                )
     return reasons
 
 

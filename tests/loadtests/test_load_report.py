@@ -203,7 +203,9 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
         self.loads += [
-            (name, value) for name, value in attrs if name in ("src", "href", "srcset", "xlink:href")
+            (name, value)
+            for name, value in attrs
+            if name in ("src", "href", "srcset", "xlink:href") and not (value or "").startswith("#")
         ]
         if tag not in self.VOID:
             self.open.append(tag)
