@@ -6,22 +6,27 @@ and the ledger's sums as files.
 
 from __future__ import annotations
 
+import contextlib
 import json as json_module
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import time
 from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
+import psutil
 import typer
 
-from serving import launch
+from serving import __version__, launch
 from serving.cli.output import settings
 from serving.cli.run import Json
 from serving.costs.spread import overheads
+from serving.economics import gather
 from serving.errors import ConfigError
 from serving.fleet.catalogue import Fleet, comparisons, price_book
 from serving.fleet.money import usd
@@ -69,13 +74,15 @@ def loadtest(
         (draft / "context.json").write_text(json_module.dumps(context(found, Path(run.fleet_file)), indent=1))
         ledger = Ledger.open(own.database)
         with _Key(own, ledger, found) as key:
-            before = sums.totals(ledger, time.time()).models()
+            began = time.time()
+            before = sums.totals(ledger, began).models()
             code = _run([*command, *(["--quiet"] if json else [])], os.environ | {"FLOTILLA_API_KEY": key})
             # Whatever ended it early: what was measured until then is kept and reported, marked as what it is.
             if code and not (draft / "run.json").exists():
                 raise typer.Exit(code)
             after = _settled(ledger)
-        (draft / "ledger.json").write_text(json_module.dumps(window(before, after, ledger), indent=1))
+        told = window(before, after, ledger) | {"break_even": break_even(ledger, found, Path(run.fleet_file), began)}
+        (draft / "ledger.json").write_text(json_module.dumps(told, indent=1))
         reported = _run(_report(draft, json, "--shown-as", str(target)), os.environ)
         draft.rename(target)
     finally:
@@ -111,6 +118,7 @@ def context(found: Fleet, file: Path) -> dict[str, Any]:
     return {
         "fleet": {"name": found.name, "file": file.name},
         "price_book": {"version": book.version, "origin": book.origin},
+        "versions": _versions(), "commit": _commit(), "machine": _machine(),
         "models": {
             name: {
                 "source": m.source, "architecture": m.architecture, "accelerator": m.accelerator,
@@ -140,6 +148,50 @@ def window(before: dict[str, sums.ModelSums], after: dict[str, sums.ModelSums], 
     for name, part in overheads(bills | {"": shared}).items():
         models[name]["nanousd"]["overhead"] += part
     return {"models": models, "residual_nanousd": sums.reconcile(ledger).residual_nanousd}
+
+
+def break_even(ledger: Ledger, found: Fleet, file: Path, since: float) -> dict[str, Any]:
+    """From which utilisation on each model is cheaper than each API, by the traffic since a moment, as JSON."""
+    told = {}
+    for one in gather(ledger, found, price_book(found, file), time.time(), since):
+        even = one.even
+        told[one.model] = {"missing": one.missing} if even is None else {
+            "price_usd_per_hour": even.price_usd_per_hour, "overhead_factor": even.overhead,
+            "capacity_per_s": even.capacity_per_s, "utilisation": even.utilisation, "saving": even.saving,
+            "against": [{"name": a.name, "role": a.role, "usd_per_request": a.usd_per_request,
+                         "breakeven": a.breakeven, "for_saving": a.for_saving} for a in even.against],
+        }
+    return told
+
+
+def _versions() -> dict[str, str]:
+    """Of what serves; what is not installed is left out."""
+    found = {"flotilla": __version__}
+    for name in ("vllm", "ray", "torch"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _commit() -> str:
+    """The commit of the source tree this runs from, marked where it was changed; empty without one."""
+    here = Path(__file__).parent
+    try:
+        said = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], cwd=here,
+                              capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return said.stdout.strip() if said.returncode == 0 else ""
+
+
+def _machine() -> dict[str, Any]:
+    """This machine: the fleet's too, where it runs on one."""
+    processor = platform.processor()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), processor)
+    return {"system": f"{platform.system()} {platform.release()}", "processor": processor,
+            "cores": psutil.cpu_count(), "memory_gib": psutil.virtual_memory().total / 2**30}
 
 
 def _settled(ledger: Ledger, wait_s: float = 10.0) -> dict[str, sums.ModelSums]:

@@ -9,7 +9,7 @@ import pytest
 from load_samples import CHAT, failed, make_record, make_run, make_scenario
 from rich.console import Console
 
-from loadtests.context import Context, Ledger
+from loadtests.context import BreakEven, Context, Ledger
 from loadtests.metrics import quantiles
 from loadtests.report import build, print_summary, render_html
 from loadtests.report.__main__ import main
@@ -310,3 +310,64 @@ def test_a_folder_that_is_no_run_is_refused(folder, capsys, name, content):
     assert main([str(folder)]) == 2
     assert name in capsys.readouterr().err
     assert not (folder / "report.json").exists()
+
+
+EVEN = {
+    "price_usd_per_hour": 0.05, "overhead_factor": 1.1, "capacity_per_s": 30.0, "utilisation": 0.2,
+    "against": [
+        {"name": "gpt-5-mini", "role": "cheapest_proprietary", "usd_per_request": 1e-4, "breakeven": 0.06},
+        {"name": "big", "role": "frontier", "usd_per_request": 1e-9, "breakeven": 3.0},
+    ],
+}  # fmt: skip
+
+
+def test_the_first_screen_answers_the_four_questions():
+    ledger = LEDGER.model_copy(update={"break_even": {"a": BreakEven.model_validate(EVEN)}})
+    many = [make_record(model=name, arrival=n, sent=1 + n / 50) for name in "ab" for n in range(60)]
+    page = Page(render_html(report([*RECORDS, *many], ledger=ledger))).text
+    assert "Does it hold its SLOs?" in page and "A good request costs" in page
+    assert "Yes, 9" in page and "gpt-5-mini (cheapest proprietary)" in page
+    assert "6%" in page and "this run: 20%" in page and "never cheaper" in page
+
+
+def test_few_requests_pass_without_certainty():
+    made = report()
+    assert made.verdict.result == "pass" and not made.verdict.certain
+    assert any("A longer run can tell" in note for note in made.notes)
+    many = [make_record(model=name, arrival=n) for name in "ab" for n in range(100)]
+    assert report(many).verdict.certain
+
+
+def test_percentiles_carry_their_intervals():
+    # 37 is no divisor of 400: the values come in no order
+    records = [make_record(model="a", arrival=n, first_content=1.05 + n * 37 % 400 / 5000) for n in range(400)]
+    p50 = report(records).models["a"].latencies["ttft"].p50
+    assert p50.low < p50.value < p50.high < 100
+    few = report().models["a"].latencies["ttft"].p99
+    assert few.high is None
+
+
+def test_a_good_request_costs_more_than_a_request_when_some_are_late():
+    late = [make_record(model="a", arrival=n, first_content=1.19 if n % 2 else 1.1) for n in range(100)]
+    model = report(late).models["a"]
+    assert model.good_whole_run == 50
+    assert model.cost_per_good_request_usd == pytest.approx(2 * model.cost_per_request_usd)
+
+
+def test_conversations_are_shown_turn_by_turn():
+    talks = [make_record(arrival=n, turn=turn, prompt_tokens=20 * turn) for n in range(5) for turn in (1, 2, 3)]
+    turns = report([*RECORDS, *talks]).models["a"].turns
+    assert [(turn.turn, turn.requests) for turn in turns] == [(1, 7), (2, 5), (3, 5)]
+    assert turns[2].input_tokens_mean == 60
+    assert report().models["a"].turns == []
+
+
+def test_others_count_the_same_events_otherwise():
+    stream = make_record(first_event=1.08, last_event=1.22, gaps_ms=(10.0,) * 10)
+    rows = {row.term: row for row in report([stream]).as_others_define}
+    assert rows["TTFT, mean"].here == pytest.approx(100) and rows["TTFT, mean"].vllm == pytest.approx(80)
+    tpot = rows["TPOT, tokens after the first, mean"]
+    assert tpot.here == pytest.approx(10) and tpot.vllm == pytest.approx(14)
+    assert rows["TPOT, token-weighted mean"].guidellm == pytest.approx(200 / 11)
+    assert rows["End to end, mean"].guidellm == pytest.approx(250)
+    assert rows["Gap between chunks, mean"].vllm == pytest.approx(10)
