@@ -37,7 +37,7 @@ def gather(ledger: Ledger, fleet: Fleet, book: PriceBook, now: float, since: flo
     for name in models:
         if name not in fleet.models:
             raise ConfigError(f"no model {name!r} in the fleet file; there are: {', '.join(fleet.models)}")
-    time = time_of(sums.intervals(ledger, since, until))
+    time = time_of(sums.intervals(ledger), since, until)  # also those that began before
     fits = _fits(sums.totals(ledger, now))
     return [_of(ledger, fleet, book, name, since, time, fits) for name in models or fleet.models]
 

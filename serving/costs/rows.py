@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -139,17 +140,27 @@ class Time:
         return 1 + self.overhead_nanousd / self.replicas_nanousd if self.replicas_nanousd else 1.0
 
 
-def time_of(intervals: Iterable[IntervalLike]) -> Time:
-    """Add up intervals: each model's hours and price, and what the fleet cost beside them."""
+def time_of(intervals: Iterable[IntervalLike], since: float = 0.0, until: float = math.inf) -> Time:
+    """Add up intervals: each model's hours and price, and what the fleet cost beside them.
+
+    Of an interval that lies only partly within [since, until), Unix seconds, that part counts, as if it had cost the
+    same all the time.
+    """
     found = Time({})
     for interval in intervals:
         r = interval.record
-        found.overhead_nanousd += r.overhead_nanousd
-        found.replicas_nanousd += r.cold_nanousd + r.idle_nanousd + r.busy_nanousd
+        length = r.elapsed_ns / 1e9
+        inside = min(until, r.starts_at + length) - max(since, r.starts_at)
+        if inside <= 0:
+            continue
+        share = min(1.0, inside / length)
+        found.overhead_nanousd += round(share * r.overhead_nanousd)
+        found.replicas_nanousd += round(share * (r.cold_nanousd + r.idle_nanousd + r.busy_nanousd))
         if interval.role == "replica":
+            elapsed_ns = round(share * r.elapsed_ns)
             rate = found.models.setdefault(interval.model, Rate())
-            rate.owed += r.price_nanousd_per_hour * r.elapsed_ns
-            rate.elapsed_ns += r.elapsed_ns
+            rate.owed += r.price_nanousd_per_hour * elapsed_ns
+            rate.elapsed_ns += elapsed_ns
     return found
 
 
