@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
 from hypothesis import settings
+
+# a shell that runs the suite in the background has its programs ignore Ctrl-C, and they would pass it on to the tests'
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("flotilla", deadline=None)
 settings.load_profile("flotilla")

@@ -22,6 +22,9 @@ class PrometheusMeter:
         """`slos`: what each model promises; the other arguments are those of GatewayMetrics."""
         self._slos, self._metrics = slos, GatewayMetrics(registry)
         self._known: dict[tuple[str, ...], Any] = {}
+        for model in slos:  # a series that is there, at 0
+            self.queued(model, 0)
+            self._of("flotilla_requests_in_flight", model)
 
     def _of(self, *name_and_labels: str) -> Any:
         found = self._known.get(name_and_labels)

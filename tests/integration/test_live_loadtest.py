@@ -36,7 +36,7 @@ def test_a_load_tests_report_agrees_with_the_ledger(fleet: LiveFleet, tmp_path: 
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((out / "report.json").read_text())
     assert json.loads(done.stdout) == report
-    assert report["verdict"] == {"result": "pass", "reasons": report["verdict"]["reasons"]}
+    assert report["verdict"]["result"] == "pass" and not report["verdict"]["certain"], "a few requests prove little"
     assert set(report["models"]) == {"qwen", "llama"} and report["errors"] == []
 
     rows = {model: (count, prompt, completion, nanousd) for model, count, prompt, completion, nanousd in fleet.rows(

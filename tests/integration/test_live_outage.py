@@ -1,6 +1,8 @@
 """The bill adds up after everything at once: callers who leave, a killed engine, and a database that is away meanwhile.
 
 A fleet of its own: three models, two gateways, and its ledger in a PostgreSQL server that the test stops and starts.
+Each model is metered in another way: one drafts tokens that are rejected, one tells no steps, one is plain. Idle time
+is charged to the tenant who asked for the replicas.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import postgres_server
 import pytest
+import yaml
 from conftest import stop_and_check
 from live_calls import CHAT, Caller, chat
 from live_fleet import LiveFleet, engine_core, eventually, fleet_file, no_interrupts
@@ -26,6 +29,7 @@ from serving.ledger import schema, sums
 pytestmark = pytest.mark.integration
 MODELS = ("qwen", "deepseek-r1", "llama")
 TENANT = "outage"
+OWNER = "landlord"  # of all models; it calls none
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,7 @@ def database() -> Iterator[PostgresServer]:
 def outage(database: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFleet]:
     """The fleet, up."""
     folder = tmp_path_factory.mktemp("outage")
-    live = LiveFleet(folder / "state", fleet_file(folder, MODELS, (TENANT,)),
+    live = LiveFleet(folder / "state", differently_metered(fleet_file(folder, MODELS, (TENANT, OWNER))),
                      database_url=database.url(database.database()))
     try:
         live.start()
@@ -49,6 +53,20 @@ def outage(database: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -
     finally:
         with no_interrupts():
             stop_and_check(live)
+
+
+def differently_metered(file: Path) -> Path:
+    """The same fleet file with other ways of metering and another payer of idle time."""
+    fleet = yaml.safe_load(file.read_text())
+    models, draft = fleet["models"], {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 2,
+                                      "prompt_lookup_min": 1}
+    models["deepseek-r1"]["engine"]["metering"] = "window"
+    models["qwen"]["engine"]["args"] |= {"speculative_config": draft}
+    for model in models.values():
+        model["owner"] = OWNER
+    fleet["costs"] |= {"idle": "owner"}
+    file.write_text(yaml.safe_dump(fleet, sort_keys=False))
+    return file
 
 
 @contextmanager
@@ -129,6 +147,41 @@ def test_aborts_a_killed_engine_and_a_database_outage_leave_nothing_unaccounted(
     assert not missing, f"{len(missing)} of {len(seen)} requests have no row"
     assert list(seen.values()).count(200) > 50 and list(seen.values()).count(499) > 5
     assert [seen[r] for r, code in rows.items() if code == 499 and seen.get(r) == 200] == []
+
+
+def test_every_row_names_how_it_was_metered(outage: LiveFleet) -> None:
+    with outage.ledger.snapshot() as db:
+        methods = db.execute(select(schema.sources.c.model, schema.charges.c.method, func.count())
+                             .join(schema.sources, schema.sources.c.source_id == schema.charges.c.source_id)
+                             .group_by(schema.sources.c.model, schema.charges.c.method)).tuples().all()
+    of = {model: {method for name, method, _ in methods if name == model} for model in MODELS}
+    assert of["deepseek-r1"] == {"window"}
+    assert "window" not in of["qwen"] | of["llama"] and of["qwen"] and of["llama"]
+
+
+def test_rejected_drafts_are_waste(outage: LiveFleet) -> None:
+    with outage.ledger.snapshot() as db:
+        charges = db.execute(select(schema.charges).where(schema.charges.c.outcome == "finished",
+                                                          schema.charges.c.rejected > 0)).mappings().all()
+    assert charges, "no draft was rejected"
+    assert all(row["waste"] > 0 and row["direct"] > 0 for row in charges)
+
+
+def test_idle_time_is_charged_to_the_owner_and_to_no_request(outage: LiveFleet) -> None:
+    rows = json.loads(outage.say("cost", "--by", "tenant", "--json"))["rows"]
+    paid = {row["keys"]["tenant"]: row["nanousd"] for row in rows}
+    assert paid[OWNER]["idle"] > 0 and paid[OWNER]["cold_start"] > 0 and paid[OWNER]["direct"] == 0
+    assert paid[TENANT]["direct"] > 0 and paid[TENANT]["idle"] == paid[TENANT]["cold_start"] == 0
+
+
+def test_utilisation_and_break_even_are_told_once_the_steps_are_fitted(outage: LiveFleet) -> None:
+    eventually(lambda: outage.metrics().of("flotilla_breakeven_utilisation_ratio", model="qwen"), "break-even", 60, 0.5)
+    found = outage.metrics()
+    assert found.sum("flotilla_step_model_fitted", model="qwen") == 1
+    (utilisation,) = [value for _, value in found.of("flotilla_utilisation_ratio", model="qwen")]
+    assert 0 < utilisation < 1
+    even = {has["comparator"]: value for has, value in found.of("flotilla_breakeven_utilisation_ratio", model="qwen")}
+    assert len(even) == 3 and all(value > 0 for value in even.values())
 
 
 def test_and_the_bill_still_adds_up_when_the_fleet_has_stopped(outage: LiveFleet, database: PostgresServer) -> None:

@@ -18,6 +18,7 @@ from live_calls import CHAT, Caller, chat
 from live_fleet import ROOT, LiveFleet, eventually
 
 from serving import launch
+from serving.telemetry.dashboards.build import Panel, dashboards
 
 pytestmark = pytest.mark.integration
 TENANT = "watcher"
@@ -72,7 +73,10 @@ def prometheus(fleet: LiveFleet, tmp_path_factory: pytest.TempPathFactory) -> It
     shipped = SHIPPED.read_text()
     assert shipped.count("127.0.0.1:9464") >= 2
     mine = re.sub(r"(scrape|refresh)_interval: 5s", r"\1_interval: 1s", shipped)
-    (folder / "prometheus.yml").write_text(mine.replace("127.0.0.1:9464", f"127.0.0.1:{fleet.metrics_port}"))
+    rules = re.sub(r"interval: [15]m", "interval: 1s", fleet.say("rules", str(fleet.file)))
+    (folder / "rules.yml").write_text(rules)
+    (folder / "prometheus.yml").write_text(
+        mine.replace("127.0.0.1:9464", f"127.0.0.1:{fleet.metrics_port}") + "\nrule_files: [rules.yml]\n")
     address = f"127.0.0.1:{launch.free_port()}"
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(
@@ -131,6 +135,23 @@ def shipped_queries() -> list[str]:
         elif not text.startswith("prometheus "):
             found.append(text)
     return found
+
+
+PANELS = [(board.uid, panel) for board in dashboards() for panel in board.panels]
+
+
+@pytest.mark.parametrize(("board", "panel"), PANELS, ids=[f"{board}: {panel.title}" for board, panel in PANELS])
+def test_every_dashboard_query_has_an_answer(prometheus: Prometheus, watched: float, board: str, panel: Panel) -> None:
+    for query in panel.queries.values():
+        asked = re.sub(r"\$(model|tenant)", ".*", query).replace("$__rate_interval", "30s")
+        if panel.empty:
+            prometheus.ask(asked)
+        else:
+            eventually(lambda asked=asked: prometheus.ask(asked), query, 60, 0.5)
+
+
+def test_no_alert_fires_while_the_fleet_serves(prometheus: Prometheus, watched: float) -> None:
+    assert prometheus.ask('count(ALERTS{alertstate="firing"})') == {}
 
 
 def test_the_fleet_and_every_replica_are_scraped(fleet: LiveFleet, prometheus: Prometheus) -> None:

@@ -29,6 +29,13 @@ def test_promises_are_counted_by_model_tenant_and_promise() -> None:
     assert counted(registry, "flotilla_slo_missed_total", "availability") == 0, "a series that is there, at 0"
 
 
+def test_gauges_of_every_model_are_there_from_the_start() -> None:
+    registry = CollectorRegistry()
+    PrometheusMeter({"qwen": Slo(ttft_ms=500, tpot_ms=50)}, registry)
+    for name in ("flotilla_requests_queued", "flotilla_requests_in_flight"):
+        assert registry.get_sample_value(name, {"model": "qwen"}) == 0
+
+
 def test_what_a_caller_spoiled_and_models_without_promises_are_not_counted() -> None:
     registry = CollectorRegistry()
     PrometheusMeter({"qwen": Slo(ttft_ms=500, tpot_ms=50)}, registry).answered(record(404), None)
