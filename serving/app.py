@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from serving import overheads
+from serving.engines.names import GATEWAY_APP, GATEWAY_DEPLOYMENT, app_name
 from serving.errors import StartFailed
 from serving.fleet.catalogue import Fleet, comparisons
-from serving.fleet.prices import PriceBook
+from serving.fleet.prices import Comparison, PriceBook
 from serving.fleet.records import MeterReading
+from serving.fleet.resources import GATEWAY_CPUS
 from serving.ledger.durable import DurableReadings, own_spool
 from serving.ledger.store import Ledger
+from serving.settings import Settings
+from serving.weights import Sources
 
 Progress = Callable[[str], None]
 
@@ -34,17 +39,20 @@ class Surroundings:
     pepper: bytes
     secret: str
 
+    @classmethod
+    def here(cls) -> Surroundings:
+        """Those of this process's environment: in a cluster secrets do not travel through Ray. Raises: ConfigError."""
+        own = Settings.read(os.environ)
+        return cls(own.database, own.spool_dir, Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")), own.pepper(),
+                   own.gateway_secret())
 
-@dataclass(frozen=True)
-class Sources:
-    """Where the weights are: hub id or path by model, and by adapter of a model."""
 
-    models: dict[str, str]
-    adapters: dict[str, dict[str, str]]
+def open_sink(around: Surroundings | None, limit_bytes: int, replica_id: str) -> Callable[[MeterReading], None]:
+    """In a replica: the function that writes readings to the ledger, or on disk while the ledger is away.
 
-
-def open_sink(around: Surroundings, limit_bytes: int, replica_id: str) -> Callable[[MeterReading], None]:
-    """In a replica: the function that writes readings to the ledger, or on disk while the ledger is away."""
+    `around`: None for that of the replica's own environment.
+    """
+    around = around or Surroundings.here()
     return DurableReadings(Ledger.later(around.database), own_spool(around.spool_dir, "replica", limit_bytes))
 
 
@@ -54,7 +62,8 @@ class GatewayReplica:
     Ray starts, watches and stops it; requests do not pass through Ray's proxies.
     """
 
-    async def __init__(self, fleet: Fleet, around: Surroundings) -> None:
+    async def __init__(self, fleet: Fleet, around: Surroundings | None) -> None:
+        """`around`: None for that of this process's own environment."""
         from serving.engines.directory import RayReplicaDirectory
         from serving.gateway.app import Gateway, Ports
         from serving.gateway.server import GatewayServer, listen
@@ -62,6 +71,7 @@ class GatewayReplica:
         from serving.ledger.live import LedgerKeyring, LedgerRecords
         from serving.telemetry.meter import PrometheusMeter
 
+        around = around or Surroundings.here()
         ledger, limits = Ledger.later(around.database), fleet.ledger
         self._records = LedgerRecords(ledger, own_spool(around.spool_dir, "gateway", limits.spool_bytes),
                                       limits.when_full)
@@ -88,6 +98,35 @@ class GatewayReplica:
         self._readings.close()
 
 
+def model_application(fleet: Fleet, name: str, compared: tuple[Comparison, ...], sources: Sources,
+                      around: Surroundings | None, env: dict[str, str],
+                      resources: dict[str, float] | None = None) -> Any:
+    """The Serve application of one model.
+
+    `compared`: the APIs that its traffic is held against. `around`: None for that of each process's own environment.
+    `env`: further environment of its replicas. `resources`: Ray resources that bind replicas to their pods.
+    """
+    from serving.engines.deployment import application
+
+    sink = functools.partial(open_sink, around, fleet.ledger.spool_bytes)
+    return application(fleet, name, sources.models[name], around.secret if around else "", sink, env, compared,
+                       sources.adapters[name], resources)
+
+
+def gateway_application(fleet: Fleet, around: Surroundings | None, env: dict[str, str],
+                        resources: dict[str, float] | None = None) -> Any:
+    """The Serve application of the gateways; arguments as of `model_application`."""
+    from ray import serve
+
+    options: dict[str, Any] = {"num_cpus": GATEWAY_CPUS, "runtime_env": {"env_vars": env}}
+    gateway = serve.deployment(
+        GatewayReplica, name=GATEWAY_DEPLOYMENT, num_replicas=fleet.gateway.replicas, health_check_period_s=2,
+        graceful_shutdown_timeout_s=fleet.gateway.drain_s + 5,
+        ray_actor_options=options | ({"resources": resources} if resources else {}),
+    )
+    return gateway.bind(fleet, around)
+
+
 def deploy(fleet: Fleet, book: PriceBook, sources: Sources, around: Surroundings, env: dict[str, str],
            progress: Progress) -> None:
     """Bring all models up on a connected Ray, one after the other, and then the gateway.
@@ -99,24 +138,14 @@ def deploy(fleet: Fleet, book: PriceBook, sources: Sources, around: Surroundings
     from ray import serve
     from ray.serve.schema import LoggingConfig
 
-    from serving.engines.deployment import application
-    from serving.engines.names import app_name
-
     quiet = LoggingConfig(enable_access_log=False)
-    sink = functools.partial(open_sink, around, fleet.ledger.spool_bytes)
     for name in fleet.models:
         progress(f"model {name}")
-        app = application(fleet, name, sources.models[name], around.secret, sink, env,
-                          comparisons(fleet, name, book), sources.adapters[name])
+        app = model_application(fleet, name, comparisons(fleet, name, book), sources, around, env)
         _run(serve, app, app_name(name), None, quiet)
     progress("gateway")
     gateway_env = env | {"PROMETHEUS_MULTIPROC_DIR": str(around.multiprocess_dir)}
-    gateway = serve.deployment(
-        GatewayReplica, name="Gateway", num_replicas=fleet.gateway.replicas, health_check_period_s=2,
-        graceful_shutdown_timeout_s=fleet.gateway.drain_s + 5,
-        ray_actor_options={"num_cpus": 0.1, "runtime_env": {"env_vars": gateway_env}},
-    )
-    _run(serve, gateway.bind(fleet, around), "gateway", None, quiet)
+    _run(serve, gateway_application(fleet, around, gateway_env), GATEWAY_APP, None, quiet)
 
 
 def _run(serve: Any, app: Any, name: str, route_prefix: str | None, logging_config: Any) -> None:

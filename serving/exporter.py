@@ -1,4 +1,5 @@
-"""The exporter's process: `python -m serving.exporter`, with a `Plan` on standard input. Prints `ready` when bound.
+"""The exporter's process: `python -m serving.exporter`, with a `Plan` on standard input, or in a pod of its own with
+`--fleet FILE`. Prints `ready` when bound.
 
 One per fleet, so it also does what is to be done once: it keeps the overhead of the head node and of storage, and
 brings to the ledger what processes of this machine left on disk when they died, and closes the books of the dead.
@@ -6,6 +7,7 @@ brings to the ledger what processes of this machine left on disk when they died,
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import signal
@@ -18,7 +20,7 @@ from serving.fleet.catalogue import price_book
 from serving.ledger.dead import Closer
 from serving.ledger.durable import Adopter, DurableReadings, own_spool
 from serving.ledger.store import Ledger
-from serving.plan import Plan, fleet
+from serving.plan import Changes, Plan, fleet
 from serving.settings import Settings
 from serving.telemetry import exporter
 
@@ -28,15 +30,25 @@ _ECONOMICS_S = 3600.0  # over which utilisation and break-even are told
 
 def main() -> None:
     """Serve until ended."""
-    processes.die_with_parent(signal.SIGTERM)
+    parser = argparse.ArgumentParser(prog="python -m serving.exporter")
+    parser.add_argument("--fleet", type=Path, help="the fleet file; without it a Plan is read from standard input")
+    file = parser.parse_args().fleet
+    if file is None:
+        processes.die_with_parent(signal.SIGTERM)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # so that the last readings are written
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    plan, settings = Plan.from_json(sys.stdin.read()), Settings.read(os.environ)
-    found, ledger = fleet(Path(plan.fleet_file), plan.changes), Ledger.later(settings.database)
-    book = price_book(found, Path(plan.fleet_file))
+    settings = Settings.read(os.environ)
+    if file is None:
+        plan = Plan.from_json(sys.stdin.read())
+        file, changes, counters = Path(plan.fleet_file), plan.changes, Path(plan.work_dir) / "metrics"
+    else:  # gateways count in their own pods, whose sidecars tell (`serving.sidecar`)
+        changes, counters = Changes({}), settings.state_dir / "no-gateways-here"
+        counters.mkdir(parents=True, exist_ok=True)
+    found, ledger = fleet(file, changes), Ledger.later(settings.database)
+    book = price_book(found, file)
     samples = ledgermetrics.LedgerSamples(ledger, lambda: [
         f.even for f in economics.gather(ledger, found, book, time.time(), time.time() - _ECONOMICS_S) if f.even])
-    server = exporter.serve(found.metrics.host, found.metrics.port, str(Path(plan.work_dir) / "metrics"), samples,
+    server = exporter.serve(found.metrics.host, found.metrics.port, str(counters), samples,
                             samples.targets, lambda: ledgermetrics.spools(settings.spool_dir))
     readings = DurableReadings(ledger, own_spool(settings.spool_dir, "exporter", found.ledger.spool_bytes))
     keeper = overheads.OverheadKeeper(overheads.meters(found, ("head", "storage")), readings).start()

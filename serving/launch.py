@@ -53,24 +53,29 @@ def clear(state: RunState) -> int:
     return count
 
 
+# What Ray and the engines need in the environment of every process, on one machine and in the pods of a cluster.
+EVERYWHERE = {
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_worker_niceness": "0",  # Ray's own 15 lets whatever else runs on the machine go before the API
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
 def environment(plan: Plan) -> dict[str, str]:
     """What the run's processes need in their environment; Ray reads most of it when it is imported."""
-    return {
+    return EVERYWHERE | {
         processes.MARK: plan.run,
         "FLOTILLA_STATE_DIR": plan.state_dir,
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         # what Ray does in the background took a tenth of a core; on two cores that is a twentieth of the throughput
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4",
         "RAY_enable_metrics_collection": "0",
         "RAY_event_stats": "0",
         "RAY_task_events_report_interval_ms": "0",
         "RAY_raylet_report_resources_period_milliseconds": "1000",
-        "RAY_worker_niceness": "0",  # Ray's own 15 lets whatever else runs on the machine go before the API
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "VLLM_RPC_BASE_PATH": plan.work_dir,  # vLLM's sockets go when the run's folder goes
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONUNBUFFERED": "1",
     }
 
 

@@ -33,6 +33,8 @@ class Settings:
     replica_secret: str = ""
     database_url: str = ""
     node_labels: str = ""
+    replica_host: str = ""
+    replica_ports: str = ""
 
     SECRET = ("api_key", "key_pepper", "replica_secret", "database_url")
     MEANING = {
@@ -43,7 +45,9 @@ class Settings:
         "api_key": "the key that `loadtest` uses; empty: a key made for the load test",
         "key_pepper": "secret under which API keys are hashed; empty: made once in the state directory",
         "replica_secret": "secret that replicas expect of gateways; empty: made once in the state directory",
-        "node_labels": "labels of the Kubernetes node that a process runs on, as JSON; for prices that nodes decide",
+        "node_labels": "labels of the node that a process runs on, as JSON or @FILE; for prices that nodes decide",
+        "replica_host": "address that replicas listen on and gateways find them by; empty: loopback",
+        "replica_ports": "ports that replicas choose from, such as 20000-20999; empty: any that is free",
         "database_url": "the ledger's database, postgresql://…; empty: SQLite in the state directory",
     }
 
@@ -73,14 +77,32 @@ class Settings:
         """The node's labels; None where none are known. Raises: ConfigError."""
         if not self.node_labels:
             return None
+        text = self.node_labels
         try:
-            found = json.loads(self.node_labels)
+            if text.startswith("@"):  # a pod's init container asks for its node's labels and leaves them in a file
+                text = Path(text[1:]).read_text(encoding="utf-8")
+            found = json.loads(text)
+        except OSError as error:
+            raise ConfigError(f"{PREFIX}NODE_LABELS: {text[1:]} cannot be read: {error.strerror}") from error
         except ValueError as error:
             raise ConfigError(f"{PREFIX}NODE_LABELS is not JSON: {error}") from error
         if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
             example = f'{{"{_EXAMPLE}": "us-east-1"}}'
             raise ConfigError(f"{PREFIX}NODE_LABELS must be a JSON object of texts, such as {example}")
         return found
+
+    def replica_address(self) -> tuple[str, range]:
+        """Where a replica listens: address, and ports to choose from (0: whichever is free). Raises: ConfigError."""
+        host = self.replica_host or "127.0.0.1"
+        if ":" in host:
+            raise ConfigError(f"{PREFIX}REPLICA_HOST is {host!r}; replicas listen on IPv4 addresses only")
+        if not self.replica_ports:
+            return host, range(1)
+        low, dash, high = self.replica_ports.partition("-")
+        if not (dash and low.isdecimal() and high.isdecimal() and 1024 <= int(low) < int(high) <= 65_535):
+            raise ConfigError(f"{PREFIX}REPLICA_PORTS is {self.replica_ports!r}; it must be two ports from 1024 to "
+                              "65535, the lower one first, such as 20000-20999")
+        return host, range(int(low), int(high) + 1)
 
     @property
     def database(self) -> str:

@@ -19,7 +19,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from serving import app, processes, runstate
+from serving import app, processes, runstate, weights
 from serving.errors import StartFailed
 from serving.fleet.catalogue import price_book
 from serving.plan import Plan, fleet
@@ -98,18 +98,7 @@ class Supervisor:
         return {processes.MARK: self._plan.run}
 
     def _checkpoints(self) -> None:
-        from serving import checkpoints
-
-        root, self._sources = self._settings.checkpoints_dir, app.Sources({}, {})
-        for name, spec in self._fleet.models.items():
-            family = spec.small_family
-            source = str(checkpoints.make(family, root)) if family else spec.source
-            self._sources.models[name] = source
-            self._sources.adapters[name] = {
-                adapter: str(checkpoints.make_adapter(Path(source), family or "", adapter, root))
-                if found.source.startswith("small:") else found.source
-                for adapter, found in spec.adapters.items()
-            }
+        self._sources = weights.prepare(self._fleet, self._settings.checkpoints_dir)
 
     def _start_exporter(self) -> None:
         directory = self._work / "metrics"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from serving import __version__
-from serving.cli import adapters, bench, costs, fleet, keys, load, observe, prices, run, top
+from serving.cli import adapters, bench, costs, fleet, keys, load, observe, prices, render, run, top
 from serving.cli.output import EXIT_CODES
 
 app = typer.Typer(
@@ -14,7 +14,7 @@ app = typer.Typer(
     help="Open models on Ray Serve and vLLM behind one OpenAI-compatible API, with a cost per request that adds up.",
 )
 
-_RUN, _FILES, _WHO, _LOAD = "Running", "Files and settings", "Who and how much", "Load tests"
+_RUN, _FILES, _WHO, _LOAD, _CLUSTER = "Running", "Files and settings", "Who and how much", "Load tests", "Kubernetes"
 app.command(rich_help_panel=_RUN)(run.up)
 app.command(rich_help_panel=_RUN)(run.down)
 app.command(rich_help_panel=_RUN)(run.status)
@@ -28,6 +28,7 @@ app.command(rich_help_panel=_FILES)(observe.rules)
 app.command(rich_help_panel=_FILES)(observe.dashboards)
 app.add_typer(prices.app, name="prices", rich_help_panel=_FILES)
 app.add_typer(adapters.app, name="adapters", rich_help_panel=_FILES)
+app.add_typer(render.app, name="render", rich_help_panel=_CLUSTER)
 app.add_typer(keys.app, name="keys", rich_help_panel=_WHO)
 app.command(rich_help_panel=_WHO)(costs.usage)
 app.add_typer(costs.cost, name="cost", rich_help_panel=_WHO)

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import functools
 import os
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from ray.llm._internal.serve.engines.vllm.vllm_models import VLLMEngineConfig
 from ray.serve.llm import LLMConfig, build_llm_deployment
 
 from serving.carrier.server import CarrierServer
-from serving.engines import adapters, scaling, stored
+from serving.engines import adapters, scaling, sockets, stored
 from serving.engines.books import Books, ReplicaFacts, Write
 from serving.engines.names import CARRIER, ENDPOINT
 from serving.engines.scheduler import ADDRESS_KEY, QUALIFIED_NAME
@@ -33,6 +32,7 @@ from serving.engines.steps import StepReceiver
 from serving.fleet.catalogue import Fleet, ModelSpec
 from serving.fleet.loading import NO_LOADING, LoadingPolicy
 from serving.fleet.prices import Comparison
+from serving.fleet.resources import actor_cpus, bundle_cpus
 from serving.settings import Settings
 
 _ENGINE_ENV = {"VLLM_NO_USAGE_STATS": "1", "VLLM_CONFIGURE_LOGGING": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
@@ -52,7 +52,7 @@ class ReplicaSettings:
     aliases: tuple[str, ...]
     money: Callable[[str], ReplicaFacts]  # of a replica by its id
     executor: str | None
-    secret: str
+    secret: str  # empty: in the environment of the replica's own process
     open_sink: Callable[[str], Write]
     drain_s: float  # longest time that a stopping replica works on for those it has answered half
     adapters: dict[str, str] = field(default_factory=dict)  # folder or hub id by the adapter's own name
@@ -61,21 +61,22 @@ class ReplicaSettings:
 
 def application(fleet: Fleet, name: str, source: str, secret: str, open_sink: Callable[[str], Write],
                 env: dict[str, str], compared: tuple[Comparison, ...] = (),
-                adapter_sources: dict[str, str] | None = None) -> Any:
+                adapter_sources: dict[str, str] | None = None, resources: dict[str, float] | None = None) -> Any:
     """The Serve application of one model.
 
     `source`: hub id or path that vLLM loads. `open_sink`: called once in each replica with its id, gives the function
     that writes readings down; it must be picklable. `env`: further environment of the replica's processes. `compared`:
     the APIs that the model's traffic is held against. `adapter_sources`: hub id or path of each of the model's
-    adapters, by the adapter's own name.
+    adapters, by the adapter's own name. `resources`: Ray resources that each bundle of a replica asks for beside
+    processors and GPUs, by which a cluster keeps it on the pods of its accelerator profile.
     """
     spec = fleet.models[name]
     adapter_sources = adapter_sources or {}
     settings = ReplicaSettings(spec.aliases, functools.partial(facts, fleet, name, compared), executor(fleet, spec),
                                secret, open_sink, fleet.gateway.request_timeout_s, adapter_sources,
                                spec.lora is not None)
-    return build_llm_deployment(llm_config(fleet, spec, name, source, env, adapter_sources), deployment_cls=ModelServer,
-                                bind_kwargs={"settings": settings})
+    return build_llm_deployment(llm_config(fleet, spec, name, source, env, adapter_sources, resources),
+                                deployment_cls=ModelServer, bind_kwargs={"settings": settings})
 
 
 def facts(fleet: Fleet, name: str, compared: tuple[Comparison, ...], replica_id: str) -> ReplicaFacts:
@@ -108,30 +109,24 @@ def environment(fleet: Fleet, spec: ModelSpec, source: str, adapter_sources: dic
     return found | spec.engine.env
 
 
-def autoscaling(spec: ModelSpec) -> dict[str, Any]:
-    """Ray Serve's autoscaling configuration of a model. Where one replica must always run, `min` run and no more."""
-    if spec.replicas.min == 0:
-        return scaling.from_zero(spec.replicas.max)
-    return {"min_replicas": spec.replicas.min, "max_replicas": spec.replicas.max}
-
-
 def llm_config(fleet: Fleet, spec: ModelSpec, name: str, source: str, env: dict[str, str],
-               adapter_sources: dict[str, str]) -> LLMConfig:
-    """ray.serve.llm's configuration of a model."""
+               adapter_sources: dict[str, str], resources: dict[str, float] | None = None) -> LLMConfig:
+    """ray.serve.llm's configuration of a model. `resources`: see `application`."""
     profile = fleet.accelerators[spec.accelerator]
     hardware: dict[str, Any]
+    marks = resources or {}
     if profile.kind == "cpu":
         # the bundle's share is what the engine's processes take; the replica's own actor gets a little on top
         hardware = {"accelerator_config": {"kind": "cpu"},
-                    "placement_group_config": {"bundles": [{"CPU": profile.cpus * 0.75}]}}
+                    "placement_group_config": {"bundles": [{"CPU": bundle_cpus(profile), **marks}]}}
     else:
         hardware = {"accelerator_type": profile.type,
-                    "placement_group_config": {"bundle_per_worker": {"GPU": 1, "CPU": profile.cpus * 0.75}}}
+                    "placement_group_config": {"bundle_per_worker": {"GPU": 1, "CPU": bundle_cpus(profile), **marks}}}
     return LLMConfig(
         model_loading_config={"model_id": name, "model_source": source},
         deployment_config={
-            "autoscaling_config": autoscaling(spec),
-            "ray_actor_options": {"num_cpus": profile.cpus * 0.25},
+            "autoscaling_config": scaling.configuration(spec.replicas.min, spec.replicas.max),
+            "ray_actor_options": {"num_cpus": actor_cpus(profile)},
             "graceful_shutdown_timeout_s": fleet.gateway.request_timeout_s + _STOP_S,
             "health_check_period_s": 2,
             "health_check_timeout_s": 30,
@@ -152,6 +147,8 @@ def engine_kwargs(spec: ModelSpec, adapter_sources: dict[str, str]) -> dict[str,
         "tensor_parallel_size": engine.tensor_parallel_size,
         "allowed_media_domains": _NO_HOSTS,
     }
+    if engine.pipeline_parallel_size > 1:
+        kwargs["pipeline_parallel_size"] = engine.pipeline_parallel_size
     if engine.metering == "steps":
         kwargs["scheduler_cls"] = QUALIFIED_NAME
     if engine.kv_cache_mib is not None:
@@ -213,22 +210,23 @@ class ModelServer(LLMServer):
         self._healthy = lambda: not server.state.engine_client.errored
         if self._adapters is not None:
             adapters.name_as_callers_do(server.state.openai_serving_models)
-        app = Settling(server, self._books, self._settings.secret, self._healthy,
+        own = Settings.read(os.environ)
+        secret = self._settings.secret or own.gateway_secret()
+        app = Settling(server, self._books, secret, self._healthy,
                        self._adapters.tell if self._adapters is not None else None)
-        sock = socket.socket()
-        sock.bind(("127.0.0.1", 0))
-        self._endpoint = f"127.0.0.1:{sock.getsockname()[1]}"
+        host, ports = own.replica_address()
+        sock = sockets.listening(host, ports)
+        self._endpoint = sockets.address(sock)
         config = uvicorn.Config(app, log_level="warning", loop="none", http="httptools", access_log=False,
                                 lifespan="off", timeout_keep_alive=75, backlog=_BACKLOG)
         self._server = uvicorn.Server(config)
         self._server.capture_signals = contextlib.nullcontext  # the replica's signals are Ray's
         self._tasks.append(asyncio.get_running_loop().create_task(self._server.serve(sockets=[sock])))
-        carrier_socket = socket.socket()
-        carrier_socket.bind(("127.0.0.1", 0))
+        carrier_socket = sockets.listening(host, ports)
         self._carrier = CarrierServer(app)
         await self._carrier.start(carrier_socket)
-        self._carrier_endpoint = f"127.0.0.1:{carrier_socket.getsockname()[1]}"
-        await _warm_up(self._endpoint, self._model, self._settings.secret)
+        self._carrier_endpoint = sockets.address(carrier_socket)
+        await _warm_up(self._endpoint, self._model, secret)
         self._books.ready(self._endpoint)
         await self._books.write()
 

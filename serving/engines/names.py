@@ -1,6 +1,7 @@
 """Names that replicas and those who look for them agree on. Light: imports nothing of Ray or vLLM."""
 
 SERVER = "ModelServer"  # the replica's class
+GATEWAY_APP, GATEWAY_DEPLOYMENT = "gateway", "Gateway"  # the gateways' Serve application and its one deployment
 ENDPOINT = "endpoint"  # key of the address in a replica's metadata
 CARRIER = "carrier"  # key of its carrier's address
 

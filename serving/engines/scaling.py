@@ -36,3 +36,8 @@ def from_zero(most: int, idle_limit_s: float = IDLE_LIMIT_S) -> dict[str, Any]:
     """Ray Serve's autoscaling configuration of a model with zero to `most` replicas."""
     policy = {"policy_function": f"{__name__}:{WhileUsed.__name__}", "policy_kwargs": {"idle_limit_s": idle_limit_s}}
     return {"min_replicas": 0, "max_replicas": most, "upscale_delay_s": 0, "downscale_delay_s": 0, "policy": policy}
+
+
+def configuration(least: int, most: int) -> dict[str, Any]:
+    """Ray Serve's autoscaling configuration of a model. Where one replica must always run, `least` run and no more."""
+    return from_zero(most) if least == 0 else {"min_replicas": least, "max_replicas": most}

@@ -19,6 +19,8 @@ class EngineSpec(Strict):
     max_model_len: int = Field(4096, ge=16, description="Longest prompt plus output, tokens.")
     max_num_seqs: int = Field(64, ge=1, description="Most requests that the engine runs at once.")
     tensor_parallel_size: int = Field(1, ge=1, description="Devices that share one replica's layers.")
+    pipeline_parallel_size: int = Field(1, ge=1, description="Stages that a replica's layers are cut into, each on "
+                                                             "tensor_parallel_size devices.")
     kv_cache_mib: int | None = Field(None, ge=1, description="Memory for the KV cache, MiB. Empty: vLLM decides.")
     tool_call_parser: str | None = Field(None, description="vLLM's parser for tool calls; switches tool calls on.")
     metering: Literal["steps", "window"] = Field(
@@ -31,7 +33,8 @@ class EngineSpec(Strict):
     @field_validator("args")
     @classmethod
     def _not_ours(cls, args: dict[str, Any]) -> dict[str, Any]:
-        ours = {"max_model_len", "max_num_seqs", "tensor_parallel_size", "tool_call_parser", "reasoning_parser"}
+        ours = {"max_model_len", "max_num_seqs", "tensor_parallel_size", "pipeline_parallel_size", "tool_call_parser",
+                "reasoning_parser"}
         taken = {"model", "served_model_name", "scheduler_cls", "distributed_executor_backend", "additional_config"}
         ours_too = {"enable_lora": "lora", "max_lora_rank": "lora", "max_loras": "lora", "max_cpu_loras": "lora",
                     "allowed_media_domains": "media", "allowed_local_media_path": "media"}
@@ -98,4 +101,4 @@ class ModelSpec(Strict):
     @property
     def devices(self) -> int:
         """Devices that one replica occupies."""
-        return self.engine.tensor_parallel_size
+        return self.engine.tensor_parallel_size * self.engine.pipeline_parallel_size

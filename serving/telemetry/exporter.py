@@ -92,7 +92,41 @@ def serve(host: str, port: int, multiprocess_dir: str, read: Read, targets: Call
     registry = CollectorRegistry()
     MultiProcessCollector(registry, path=multiprocess_dir)
     registry.register(SampleCollector(read, local))
+    return _server(host, port, registry, multiprocess_dir, targets)
 
+
+class _Collected:
+    """A function that gives families, as a collector."""
+
+    def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        self.collect = collect
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: names are known only when they are collected."""
+        return ()
+
+
+def serve_pod(host: str, port: int, multiprocess_dir: str, collect: Callable[[], Iterable[Metric]],
+              local: Read = tuple) -> ThreadingHTTPServer:
+    """As `serve`, for a pod of a cluster: its gateways' counters, `local` samples of it, and families of `collect`."""
+
+    def own() -> Iterator[Metric]:
+        families: dict[str, GaugeMetricFamily] = {}
+        for sample in local():
+            metric = BY_NAME[sample.name]
+            family = families.setdefault(sample.name, GaugeMetricFamily(metric.name, metric.help, labels=metric.labels))
+            family.add_metric(sample.labels, sample.value)
+        yield from families.values()
+
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, path=multiprocess_dir)
+    registry.register(_Collected(own))
+    registry.register(_Collected(collect))
+    return _server(host, port, registry, multiprocess_dir, tuple)
+
+
+def _server(host: str, port: int, registry: CollectorRegistry, multiprocess_dir: str,
+            targets: Callable[[], Iterable[Target]]) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         """Answers /metrics and /targets."""
 

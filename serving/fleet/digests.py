@@ -1,0 +1,41 @@
+"""What each application of a cluster depends on in the fleet file, as a short digest.
+
+On a cluster Ray Serve restarts an application when its arguments change. The digest is one of them: a new tenant
+restarts gateways and no engine, a new engine argument that model alone. How many replicas there are is left out: Ray
+Serve changes that without a restart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from serving.fleet.catalogue import Fleet
+
+# parts of a model that only gateways act on; a replica does not know them
+_GATEWAYS_ALONE = {"slo", "fallback", "routing", "overload", "replicas", "comparators"}
+
+
+def of_model(fleet: Fleet, name: str, compared: tuple[object, ...] = ()) -> str:
+    """The digest of all that a replica of `name` is made from. `compared`: what `catalogue.comparisons` gives."""
+    spec = fleet.models[name]
+    profile = fleet.accelerators[spec.accelerator]
+    return _digest({
+        "model": spec.model_dump(mode="json", exclude=_GATEWAYS_ALONE),
+        "accelerator": profile.model_dump(mode="json"),
+        "book": fleet.accelerator_book.version if profile.price is not None and fleet.accelerator_book else "",
+        "costs": fleet.costs.model_dump(mode="json", exclude={"overhead"}),
+        "ledger": fleet.ledger.model_dump(mode="json"),
+        "drain_s": fleet.gateway.request_timeout_s,
+        "compared": [repr(c) for c in compared],
+    })
+
+
+def of_gateway(fleet: Fleet) -> str:
+    """The digest of all that a gateway is made from: the whole file but the number of gateways."""
+    return _digest(fleet.model_dump(mode="json", exclude={"gateway": {"replicas"}, "prices": True}))
+
+
+def _digest(part: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,66 @@
+"""A fleet file as a cluster mounts it: one self-contained text beside its price books, in one ConfigMap.
+
+The text is made from the checked value, not from the author's file, so that what was accepted is what is installed: no
+anchors, no relative paths, nothing that defaults could change later. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import yaml
+
+from serving.errors import ConfigError
+from serving.fleet.catalogue import Fleet
+
+FLEET_FILE, API_PRICES, ACCELERATOR_PRICES = "fleet.yaml", "api-prices.json", "accelerator-prices.csv"
+MOUNTED = f"/etc/flotilla/{FLEET_FILE}"
+_EVERYWHERE = "0.0.0.0"
+_MOST_BYTES = 1_000_000  # an object may have 1 MiB, its names and labels included
+
+
+@dataclass(frozen=True)
+class ClusterFleet:
+    """A fleet as it is in a cluster, and the files that say so, by name."""
+
+    fleet: Fleet
+    files: dict[str, str]
+
+
+def for_cluster(fleet: Fleet, api_prices: str, accelerator_prices: str | None) -> ClusterFleet:
+    """The cluster's form of a checked fleet.
+
+    Gateways and exporter listen on every address of their pods, and the price books stand beside the file.
+    `api_prices`, `accelerator_prices`: the text of the books that the fleet names.
+    Raises: ConfigError when all of it does not fit into a ConfigMap.
+    """
+    changed = fleet.model_copy(update={
+        "prices": API_PRICES,
+        "accelerator_prices": None if accelerator_prices is None else ACCELERATOR_PRICES,
+        "gateway": fleet.gateway.model_copy(update={"host": _EVERYWHERE}),
+        "metrics": fleet.metrics.model_copy(update={"host": _EVERYWHERE}),
+    })
+    files = {FLEET_FILE: text(changed), API_PRICES: api_prices}
+    if accelerator_prices is not None:
+        files[ACCELERATOR_PRICES] = accelerator_prices
+    size = sum(len(t.encode()) for t in files.values())
+    if size > _MOST_BYTES:
+        sizes = ", ".join(f"{name} {len(t.encode())}" for name, t in files.items())
+        raise ConfigError(f"the fleet and its price books have {size} bytes, and a ConfigMap holds {_MOST_BYTES} "
+                          f"({sizes}); leave only the prices that the fleet names in the books")
+    return ClusterFleet(changed, files)
+
+
+def text(fleet: Fleet) -> str:
+    """A fleet as YAML. What has its default value is left out, and what the file said comes out as the same value."""
+    return yaml.safe_dump(_plain(fleet.model_dump(mode="json", exclude_defaults=True)), sort_keys=False, width=120,
+                          allow_unicode=True)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
