@@ -14,6 +14,7 @@ from serving.fleet import resources
 from serving.kubernetes.clusterfleet import ClusterFleet
 from serving.kubernetes.groups import Group, groups
 from serving.kubernetes.placing import node_selector, tolerations
+from serving.telemetry.rules.build import rule_file
 
 _AFTER_STREAMS_S = 30  # what stopping takes after the longest stream has ended
 
@@ -22,6 +23,7 @@ def values(cluster: ClusterFleet, serve_config: str) -> dict[str, Any]:
     """Values of the chart. `serve_config`: the text of serveConfigV2 (`serving.serveconfig`)."""
     fleet = cluster.fleet
     found = groups(fleet)
+    slos = {name: model.slo for name, model in fleet.models.items()}
     hub = any(not m.source.startswith(("small:", "/", ".")) for m in fleet.models.values())
     return {
         "fleet": {"name": fleet.name, "files": cluster.files},
@@ -33,6 +35,7 @@ def values(cluster: ClusterFleet, serve_config: str) -> dict[str, Any]:
         "nodeLabels": {"enabled": any(fleet.accelerators[g.profile].needs_labels for g in found)},
         "models": {"hub": hub, "small": any(m.small_family for m in fleet.models.values())},
         "workerGroups": {g.name: worker_group(g) for g in found},
+        "prometheusRule": {"groups": rule_file(slos, fleet.ledger.spool_bytes)["groups"]},
     }
 
 
