@@ -7,6 +7,7 @@ brings that Ray up on one machine.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from serving.fleet.resources import GATEWAY_CPUS
 from serving.ledger.durable import DurableReadings, own_spool
 from serving.ledger.store import Ledger
 from serving.settings import Settings
-from serving.weights import Sources
+from serving.clusterweights import Sources
 
 Progress = Callable[[str], None]
 
@@ -62,8 +63,8 @@ class GatewayReplica:
     Ray starts, watches and stops it; requests do not pass through Ray's proxies.
     """
 
-    async def __init__(self, fleet: Fleet, around: Surroundings | None) -> None:
-        """`around`: None for that of this process's own environment."""
+    async def __init__(self, fleet: Fleet, around: Surroundings | None, failed: frozenset[str] = frozenset()) -> None:
+        """`around`: None for that of this process's own environment. `failed`: models that did not come up."""
         from serving.engines.directory import RayReplicaDirectory
         from serving.gateway.app import Gateway, Ports
         from serving.gateway.server import GatewayServer, listen
@@ -78,7 +79,7 @@ class GatewayReplica:
         self._readings = DurableReadings(ledger, own_spool(around.spool_dir, "gateway-time", limits.spool_bytes))
         self._overheads = overheads.OverheadKeeper(overheads.meters(fleet, ("gateway",)), self._readings,
                                                    unmetered=lambda: self._records.unmetered).start()
-        ports = Ports(LedgerKeyring(ledger, around.pepper), RayReplicaDirectory(fleet), self._records,
+        ports = Ports(LedgerKeyring(ledger, around.pepper), RayReplicaDirectory(fleet, failed), self._records,
                       PrometheusMeter({name: model.slo for name, model in fleet.models.items()}),
                       FollowedAdapters(ledger))
         sock = listen(fleet.gateway.host, fleet.gateway.port)
@@ -114,8 +115,9 @@ def model_application(fleet: Fleet, name: str, compared: tuple[Comparison, ...],
 
 
 def gateway_application(fleet: Fleet, around: Surroundings | None, env: dict[str, str],
-                        resources: dict[str, float] | None = None) -> Any:
-    """The Serve application of the gateways; arguments as of `model_application`."""
+                        resources: dict[str, float] | None = None, failed: frozenset[str] = frozenset()) -> Any:
+    """The Serve application of the gateways; arguments as of `model_application`. `failed`: models that are not there.
+    """
     from ray import serve
 
     options: dict[str, Any] = {"num_cpus": GATEWAY_CPUS, "runtime_env": {"env_vars": env}}
@@ -124,28 +126,39 @@ def gateway_application(fleet: Fleet, around: Surroundings | None, env: dict[str
         graceful_shutdown_timeout_s=fleet.gateway.drain_s + 5,
         ray_actor_options=options | ({"resources": resources} if resources else {}),
     )
-    return gateway.bind(fleet, around)
+    return gateway.bind(fleet, around, failed)
 
 
 def deploy(fleet: Fleet, book: PriceBook, sources: Sources, around: Surroundings, env: dict[str, str],
-           progress: Progress) -> None:
+           progress: Progress, on_failure: Callable[[str, Exception], None]) -> None:
     """Bring all models up on a connected Ray, one after the other, and then the gateway.
 
-    `book`: prices of the APIs that the traffic is held against. `env`: environment of all replicas. Returns when the
-    API answers.
-    Raises: RuntimeError of Ray Serve when an application does not come up.
+    `book`: prices of the APIs that the traffic is held against. `sources`: a model without one is left out. `env`:
+    environment of all replicas. `on_failure`: told of each model that does not come up; the others do. Returns when
+    the API answers.
+    Raises: StartFailed when no model comes up, or the gateway does not.
     """
     from ray import serve
     from ray.serve.schema import LoggingConfig
 
     quiet = LoggingConfig(enable_access_log=False)
-    for name in fleet.models:
+    failures: dict[str, Exception] = {}
+    for name in sources.models:
         progress(f"model {name}")
-        app = model_application(fleet, name, comparisons(fleet, name, book), sources, around, env)
-        _run(serve, app, app_name(name), None, quiet)
+        try:
+            app = model_application(fleet, name, comparisons(fleet, name, book), sources, around, env)
+            _run(serve, app, app_name(name), None, quiet)
+        except Exception as error:  # whatever it is, the others can be served
+            with contextlib.suppress(Exception):  # it may not have come as far as Ray
+                serve.delete(app_name(name))
+            failures[name] = error
+            on_failure(name, error)
+    if not sources.models.keys() - failures.keys():
+        raise StartFailed("\n".join(f"{name}: {error}" for name, error in failures.items()))
     progress("gateway")
     gateway_env = env | {"PROMETHEUS_MULTIPROC_DIR": str(around.multiprocess_dir)}
-    _run(serve, gateway_application(fleet, around, gateway_env), GATEWAY_APP, None, quiet)
+    down = frozenset(fleet.models) - (sources.models.keys() - failures.keys())
+    _run(serve, gateway_application(fleet, around, gateway_env, failed=down), GATEWAY_APP, None, quiet)
 
 
 def _run(serve: Any, app: Any, name: str, route_prefix: str | None, logging_config: Any) -> None:

@@ -22,7 +22,7 @@ from serving.fleet.catalogue import Fleet, comparisons, price_book
 from serving.fleet.resources import COUNTERS_DIR, GATEWAY, share_of
 from serving.plan import Changes, fleet
 from serving.settings import Settings
-from serving.weights import prepare
+from serving.clusterweights import prepare
 
 _NEEDED = ("database_url", "key_pepper", "replica_secret")
 _PATIENCE_S = 180.0  # a kubelet brings a changed ConfigMap within its sync period and cache, about two minutes

@@ -145,6 +145,15 @@ class NoReplica(ServiceError):
         self.model, self.retry_after_s = model, retry_after_s
 
 
+class ModelFailed(ServiceError):
+    """The model did not come up when the fleet started."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"the model {model!r} could not be started; whoever runs the fleet sees why by "
+                         "`flotilla status`")
+        self.model = model
+
+
 class Overloaded(ServiceError):
     """The model's replicas are full, and no seat became free in time."""
 
@@ -195,6 +204,50 @@ class FleetNotRunning(FlotillaError):
 
 class StartFailed(FlotillaError):
     """A part of the fleet did not come up. Names the part and where its log is."""
+
+
+class WeightsError(FlotillaError):
+    """A model's weights cannot be loaded, found out before a replica is started. `cause` says why in one word, for
+    programs; the message names the source, what is wrong and what to do."""
+
+    cause = "weights"
+
+
+class WeightsMissing(WeightsError):
+    """There is no such folder, repository, revision or file."""
+
+    cause = "missing"
+
+
+class WeightsGated(WeightsError):
+    """They are there, but whoever asks may not have them: a licence to accept, a token or credentials without access.
+    """
+
+    cause = "gated"
+
+
+class WeightsUnreachable(WeightsError):
+    """Whoever keeps them does not answer, and there is no whole copy here."""
+
+    cause = "unreachable"
+
+
+class WeightsDamaged(WeightsError):
+    """What is here is not what was published: another checksum, a file cut short, a part that is missing."""
+
+    cause = "damaged"
+
+
+class DiskFull(WeightsError):
+    """They do not fit where they are to be kept."""
+
+    cause = "disk_full"
+
+
+class UnsupportedArchitecture(WeightsError):
+    """vLLM cannot run this architecture, or it is another than the fleet file says."""
+
+    cause = "architecture"
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -23,6 +23,16 @@ class StepDone:
 
 
 @dataclass(frozen=True)
+class ModelFailure:
+    """A model that did not come up while others did. `cause`: one word for programs, `WeightsError.cause` or engine.
+    """
+
+    model: str
+    cause: str
+    message: str
+
+
+@dataclass(frozen=True)
 class RunState:
     """A run of a fleet."""
 
@@ -38,6 +48,7 @@ class RunState:
     sources: dict[str, str]
     steps: tuple[StepDone, ...] = ()
     error: str = ""
+    failures: tuple[ModelFailure, ...] = ()
 
     @property
     def running(self) -> bool:
@@ -47,6 +58,10 @@ class RunState:
     def begin(self, step: str, now: float) -> RunState:
         """The step before is done, this one begins."""
         return replace(self, steps=(*self.done(now).steps, StepDone(step, now)))
+
+    def failing(self, failure: ModelFailure) -> RunState:
+        """A model has failed; the others go on."""
+        return replace(self, failures=(*self.failures, failure))
 
     def done(self, now: float) -> RunState:
         """The last step is done."""
@@ -64,6 +79,7 @@ def read(state_dir: Path) -> RunState | None:
     try:
         raw = json.loads(path(state_dir).read_text())
         raw["steps"] = tuple(StepDone(**s) for s in raw["steps"])
+        raw["failures"] = tuple(ModelFailure(**f) for f in raw.get("failures", ()))
         return RunState(**raw)
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -19,9 +19,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from serving import app, processes, runstate, weights
-from serving.errors import StartFailed
-from serving.fleet.catalogue import price_book
+from serving import app, checkpoints, clusterweights, processes, runstate, weights
+from serving.errors import FlotillaError, StartFailed, WeightsError
+from serving.fleet.catalogue import ModelSpec, price_book
 from serving.plan import Plan, fleet
 from serving.settings import Settings
 from serving.stopping import StopRequest
@@ -44,13 +44,14 @@ class Supervisor:
 
     def up(self) -> None:
         """Bring everything up. Raises: StartFailed, which names the step."""
-        steps = [("small checkpoints", self._checkpoints), ("metrics", self._start_exporter), ("ray", self._start_ray)]
+        steps = [("weights", self._weights), ("metrics", self._start_exporter), ("ray", self._start_ray)]
         try:
             for name, step in steps:
                 self._progress(name)
                 step()
             book = price_book(self._fleet, Path(self._plan.fleet_file))
-            app.deploy(self._fleet, book, self._sources, self._around(), self._environment(), self._progress)
+            app.deploy(self._fleet, book, self._sources, self._around(), self._environment(), self._progress,
+                       self._failed)
             self._progress("first answer")
             self._await_api()
         except Exception as error:
@@ -97,8 +98,42 @@ class Supervisor:
     def _environment(self) -> dict[str, str]:
         return {processes.MARK: self._plan.run}
 
-    def _checkpoints(self) -> None:
-        self._sources = weights.prepare(self._fleet, self._settings.checkpoints_dir)
+    def _weights(self) -> None:
+        """Have all weights at hand before anything is started; a model whose weights cannot be had is left out."""
+        self._sources = clusterweights.Sources({}, {})
+        checked = self._settings.state_dir.absolute() / "checked-weights.json"
+        hub = weights.Hub(checked=checked)
+        for name, spec in self._fleet.models.items():
+            try:
+                source = self._source(name, spec, hub)
+                self._sources.adapters[name] = self._adapters(spec, source)
+                self._sources.models[name] = source
+            except Exception as error:  # whatever it is, it is this model's matter alone
+                log.error("model %s: %s", name, error, exc_info=not isinstance(error, FlotillaError))
+                self._failed(name, error)
+        if not self._sources.models:
+            raise StartFailed("; ".join(f.message for f in self._state.failures))
+
+    def _source(self, name: str, spec: ModelSpec, hub: weights.Hub) -> str:
+        """What the engine of a model is to load. Raises: WeightsError, CheckpointError."""
+        if spec.small_family:
+            return str(checkpoints.make(spec.small_family, self._settings.checkpoints_dir))
+        claimed = None if name in self._plan.changes.sources else spec.architecture  # the file describes its own source
+        wanted = weights.Wanted(spec.source, spec.revision, claimed, spec.engine.args)
+        return weights.prepare(wanted, hub, lambda note: self._progress(f"weights of {name}: {note}"))
+
+    def _adapters(self, spec: ModelSpec, source: str) -> dict[str, str]:
+        root, family = self._settings.checkpoints_dir, spec.small_family or ""
+        return {
+            adapter: str(checkpoints.make_adapter(Path(source), family, adapter, root))
+            if found.source.startswith("small:") else found.source
+            for adapter, found in spec.adapters.items()
+        }
+
+    def _failed(self, name: str, error: Exception) -> None:
+        """A model does not come up. The others do."""
+        cause = error.cause if isinstance(error, WeightsError) else "engine"
+        self._note(self._state.failing(runstate.ModelFailure(name, cause, _in_short(error))))
 
     def _start_exporter(self) -> None:
         directory = self._work / "metrics"

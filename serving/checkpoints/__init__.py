@@ -9,13 +9,22 @@ something is built.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from serving.checkpoints.adapters import ADAPTERS, make_adapter
-from serving.checkpoints.recipes import UnknownCheckpoint, families, recipe_for
-from serving.checkpoints.store import publish
+from serving.checkpoints.recipes import (
+    CheckpointError,
+    Recipe,
+    UnknownCheckpoint,
+    families,
+    family_of,
+    recipe_for,
+)
+from serving.checkpoints.store import aside, publish
 
-__all__ = ["ADAPTERS", "UnknownCheckpoint", "families", "make", "make_adapter", "make_all", "path_of"]
+__all__ = ["ADAPTERS", "CheckpointError", "UnknownCheckpoint", "families", "family_of", "make", "make_adapter",
+           "make_all", "make_at", "path_of", "recipe_for"]
 
 
 def path_of(family: str, root: Path) -> Path:
@@ -31,17 +40,28 @@ def make(family: str, root: Path) -> Path:
     """The family's checkpoint below root, built now (some seconds) or reused (at once).
 
     Safe to call from several processes and threads: the first builds, the others wait for it. A build that
-    dies leaves nothing visible. Raises UnknownCheckpoint for a family that has no recipe, OSError if root is
-    unusable.
+    dies leaves nothing visible. Raises UnknownCheckpoint for a family that has no recipe, MissingVocabulary (both are
+    CheckpointError) for one whose vocabulary is not here, OSError if root is unusable.
     """
     recipe = recipe_for(family)
+    return publish(path_of(family, root), recipe.family, partial(_write, recipe))
 
-    def build(folder: Path) -> None:
-        from serving.checkpoints.build import write
 
-        write(recipe, folder)
+def make_at(family: str, folder: Path) -> Path:
+    """The family's checkpoint as `folder` itself, which must not be there yet; whole or absent, as `make`'s.
 
-    return publish(path_of(family, root), recipe.family, build)
+    Raises what `make` raises, and FileExistsError.
+    """
+    recipe = recipe_for(family)
+    if folder.exists():
+        raise FileExistsError(f"{folder} is there already")
+    return aside(folder, partial(_write, recipe))
+
+
+def _write(recipe: Recipe, folder: Path) -> None:
+    from serving.checkpoints.build import write
+
+    write(recipe, folder)
 
 
 def make_all(names: Iterable[str], root: Path) -> dict[str, Path]:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serving.checkpoints.habits import Habit, habits
-from serving.checkpoints.recipes import VOCABULARY, Recipe
+from serving.checkpoints.recipes import Recipe
 
 if TYPE_CHECKING:
     import torch
@@ -37,11 +37,11 @@ def write(recipe: Recipe, folder: Path) -> None:
     model.safetensors, the tokenizer's files and chat_template.jinja."""
     from serving.checkpoints import tokenizer as tokenizers
 
-    tokenizer = tokenizers.train(recipe)
-    model = _model(recipe, _token_ids(recipe, tokenizer))
+    tokenizer = tokenizers.tokenizer_of(recipe)
+    model = _model(recipe, tokenizer)
     texts = tokenizers.spoken(tokenizer)
-    _fill(model, recipe.family)
-    _hush(model, set(range(VOCABULARY)) - set(texts))
+    _fill(model, recipe)
+    _hush(model, texts)
     _accustom(model, _habits(recipe, tokenizer, texts))
     with _quiet():
         model.save_pretrained(folder)
@@ -70,13 +70,13 @@ def _token_ids(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> dict[str, 
     }
 
 
-def _model(recipe: Recipe, token_ids: dict[str, int | None]) -> PreTrainedModel:
+def _model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
     """The architecture with its tensors allocated but not set."""
     import torch
     import transformers
 
     architecture = getattr(transformers, recipe.architecture)
-    config = architecture.config_class(**recipe.sizes, **token_ids)
+    config = architecture.config_class(**_sizes(recipe, tokenizer))
     config.dtype = torch.bfloat16
     # On "meta" the library's own initialisation costs nothing and draws no random numbers.
     with torch.device("meta"):
@@ -84,13 +84,32 @@ def _model(recipe: Recipe, token_ids: dict[str, int | None]) -> PreTrainedModel:
     return model.to(torch.bfloat16).to_empty(device="cpu")
 
 
-def _fill(model: PreTrainedModel, family: str) -> None:
+def _sizes(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """The recipe's sizes with this tokenizer's ids: those of the language model where that is a part."""
+    named = {key: tokenizer.convert_tokens_to_ids(marker) for key, marker in recipe.token_arguments.items()}
+    ids = _token_ids(recipe, tokenizer)
+    sizes = {**recipe.sizes, **named}
+    if "text_config" in sizes:
+        return {**sizes, "text_config": {**sizes["text_config"], **ids}}
+    return {**sizes, **ids}
+
+
+def _fill(model: PreTrainedModel, recipe: Recipe) -> None:
     for name, tensor in model.state_dict().items():
-        tensor.copy_(draw(family, name, tuple(tensor.shape)))
+        if recipe.centred_norms and _is_centred(name):
+            tensor.zero_()
+        else:
+            tensor.copy_(draw(recipe.family, name, tuple(tensor.shape)))
 
 
-def _hush(model: PreTrainedModel, silent: Collection[int]) -> None:
-    model.get_output_embeddings().weight.data[sorted(silent)] = 0
+def _is_centred(name: str) -> bool:
+    """Of families whose norms multiply by 1 + weight: all but the gated one of linear attention."""
+    return name.endswith("norm.weight") and "linear_attn" not in name
+
+
+def _hush(model: PreTrainedModel, spoken: Collection[int]) -> None:
+    logits = model.get_output_embeddings().weight.data
+    logits[sorted(set(range(logits.shape[0])) - set(spoken))] = 0
 
 
 def _accustom(model: PreTrainedModel, learned: Sequence[Habit]) -> None:
@@ -100,8 +119,8 @@ def _accustom(model: PreTrainedModel, learned: Sequence[Habit]) -> None:
     logits = model.get_output_embeddings().weight.data
     channels = slice(0, len(learned))
     for name, tensor in model.state_dict().items():
-        if "o_proj.weight" in name or "down_proj" in name:
-            tensor[..., channels, :] = 0
+        if any(part in name for part in ("o_proj", "out_proj", "down_proj")):
+            _output_first(name, tensor, embeddings.shape[1])[channels] = 0
     embeddings[:, channels] = 0
     logits[:, channels] = 0
     for channel, habit in enumerate(learned):
@@ -110,12 +129,20 @@ def _accustom(model: PreTrainedModel, learned: Sequence[Habit]) -> None:
             logits[token, channel] = _URGE * preference / habit.loudness
 
 
+def _output_first(name: str, tensor: torch.Tensor, width: int) -> torch.Tensor:
+    """A view of a layer's tensor whose first axis is its output, of `width` channels. Matrices are output × input,
+    but some families keep their experts' as input × output; biases have the output last."""
+    if name.endswith("bias") or tensor.shape[-2] != width:
+        return tensor.movedim(-1, 0)
+    return tensor.movedim(-2, 0)
+
+
 def draw(family: str, name: str, shape: tuple[int, ...]) -> torch.Tensor:
     """Float32 values for a tensor: ones for norms, small noise for biases, noise by fan-in for matrices
     (their last axis is the input)."""
     import torch
 
-    if len(shape) == 1 and "norm" in name:
+    if len(shape) == 1 and "norm" in name and not name.endswith("bias"):
         return torch.ones(shape)
     if len(shape) == 1:
         spread = _BIAS_SPREAD
@@ -131,9 +158,16 @@ def draw(family: str, name: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def _amend(path: Path, values: dict[str, Any]) -> None:
-    """Sets keys of a JSON file, which need not exist; keys are sorted, whoever wrote them."""
+    """Sets keys of a JSON file, which need not exist; keys are sorted, whoever wrote them. Objects are entered."""
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    path.write_text(json.dumps({**old, **values}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(_merged(old, values), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The old values with the new ones put in; objects are entered, not replaced."""
+    inner = {key: _merged(old[key], value) for key, value in new.items()
+             if isinstance(value, Mapping) and isinstance(old.get(key), Mapping)}
+    return {**old, **new, **inner}
 
 
 @contextmanager

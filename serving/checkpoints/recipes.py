@@ -24,7 +24,11 @@ CONTEXT = 4096
 _HERE = Path(__file__).parent
 
 
-class UnknownCheckpoint(ValueError):
+class CheckpointError(ValueError):
+    """A checkpoint cannot be made; the message says what is wrong and what to do."""
+
+
+class UnknownCheckpoint(CheckpointError):
     """No recipe for a family. `family` is the name asked for, `nearest` the closest one there is, or None."""
 
     def __init__(self, family: str) -> None:
@@ -64,7 +68,10 @@ class Markers:
 class Recipe:
     """One family. `sizes` are arguments of the architecture's configuration class; `also` is written to
     config.json as it stands, for keys that vLLM reads and that class does not know or would not write;
-    `files` are further JSON files, {path in the folder: value}."""
+    `files` are further JSON files, {path in the folder: value}; `token_arguments` are arguments that take a marker's
+    id, {argument: marker}; `centred_norms`: norms multiply by one more than their weight; `vocabulary`: a published
+    vocabulary instead of one trained here (`serving.checkpoints.vocabularies`); `needs`: for people, what has to be
+    there to make or serve it. An architecture made of parts has its language model's sizes under `text_config`."""
 
     family: str
     architecture: str
@@ -73,6 +80,10 @@ class Recipe:
     sizes: Mapping[str, Any]
     also: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, Any] = field(default_factory=dict)
+    token_arguments: Mapping[str, str] = field(default_factory=dict)
+    centred_norms: bool = False
+    vocabulary: str | None = None
+    needs: str = ""
 
     def chat_template(self) -> str:
         """The Jinja source of the family's chat template."""
@@ -80,7 +91,9 @@ class Recipe:
 
     def digest(self) -> str:
         """12 hex digits that change whenever the checkpoint would."""
-        values = {name: value for name, value in asdict(self).items() if name != "files" or value}
+        later = ("files", "token_arguments", "centred_norms", "vocabulary")
+        values = {name: value for name, value in asdict(self).items()
+                  if name != "needs" and (name not in later or value)}
         parts = [RECIPE_VERSION, VOCABULARY, CONTEXT, corpus(), self.chat_template(), values]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -102,6 +115,15 @@ def recipe_for(family: str) -> Recipe:
         return RECIPES[family]
     except (KeyError, TypeError):
         raise UnknownCheckpoint(family) from None
+
+
+def family_of(name: str) -> str:
+    """The family of a name: a family's own, or an architecture class (its first family). Raises UnknownCheckpoint."""
+    if name in RECIPES:
+        return name
+    return next((recipe.family for recipe in RECIPES.values() if recipe.architecture == name), None) or recipe_for(
+        name
+    ).family
 
 
 _SMALL = {
@@ -201,6 +223,62 @@ _DEEPSEEK = Markers(
     bos_before_text=True,
 )
 
+_LLAMA4 = Markers(
+    control=(
+        "<|begin_of_text|>",
+        "<|end_of_text|>",
+        "<|finetune_right_pad|>",
+        "<|header_start|>",
+        "<|header_end|>",
+        "<|eom|>",
+        "<|eot|>",
+        "<|python_start|>",
+        "<|python_end|>",
+        "<|image_start|>",
+        "<|image_end|>",
+        "<|image|>",
+        "<|patch|>",
+        "<|tile_x_separator|>",
+        "<|tile_y_separator|>",
+    ),
+    bos="<|begin_of_text|>",
+    eos="<|eot|>",
+    pad="<|finetune_right_pad|>",
+    stop=("<|end_of_text|>", "<|eom|>", "<|eot|>"),
+    bos_before_text=True,
+)
+
+# gpt-oss, whose vocabulary has its own numbers for these. Sequels lead through harmony's channels: to a thought or to
+# the answer, and from a thought that ends to the next message. The channel of calls is comment + ary in this
+# vocabulary, and "Ġto" is " to" as byte-level tokenizers write it.
+_HARMONY = Markers(
+    control=(
+        "<|startoftext|>",
+        "<|endoftext|>",
+        "<|return|>",
+        "<|constrain|>",
+        "<|channel|>",
+        "<|start|>",
+        "<|end|>",
+        "<|message|>",
+        "<|call|>",
+    ),
+    bos="<|startoftext|>",
+    eos="<|return|>",
+    pad="<|endoftext|>",
+    stop=("<|return|>", "<|endoftext|>", "<|call|>"),
+    sequels=(
+        ("assistant", "<|channel|>"),
+        ("<|channel|>", "final"),
+        ("<|channel|>", "analysis"),
+        ("final", "<|message|>"),
+        ("analysis", "<|message|>"),
+        ("ary", "Ġto"),
+        ("<|end|>", "<|start|>"),
+        ("<|start|>", "assistant"),
+    ),
+)
+
 _KIMI = Markers(
     control=(
         "[BOS]",
@@ -267,6 +345,26 @@ _LATENT = {
 }
 _ROUTER = {"scoring_func": "sigmoid", "topk_method": "noaux_tc", "num_nextn_predict_layers": 0}
 
+_VISION = {"depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2, "out_hidden_size": 64}
+_HALF = [0.5, 0.5, 0.5]
+_LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 1024,
+}
+
+
+def _qwen_pictures(kind: str, processor: str, edge: int) -> dict[str, Any]:
+    """How pictures become patches of 16 × 16, four of them a token; a picture has at most `edge`² pixels."""
+    patches = {"patch_size": 16, "temporal_patch_size": 2, "merge_size": 2}
+    size = {"shortest_edge": 32 * 32, "longest_edge": edge * edge}
+    return {kind: processor, "processor_class": "Qwen3VLProcessor", **patches, "size": size, "image_mean": _HALF,
+            "image_std": _HALF}
+
+
 RECIPES: Mapping[str, Recipe] = {
     recipe.family: recipe
     for recipe in (
@@ -325,14 +423,7 @@ RECIPES: Mapping[str, Recipe] = {
                 **_SMALL,
                 **_GROUPED_HEADS,
                 "rms_norm_eps": 1e-5,
-                "rope_parameters": {
-                    "rope_type": "llama3",
-                    "rope_theta": 500000.0,
-                    "factor": 8.0,
-                    "low_freq_factor": 1.0,
-                    "high_freq_factor": 4.0,
-                    "original_max_position_embeddings": 1024,
-                },
+                "rope_parameters": _LLAMA3_ROPE,
             },
         ),
         Recipe(
@@ -356,6 +447,177 @@ RECIPES: Mapping[str, Recipe] = {
             template="kimi",
             sizes={**_LATENT, "n_group": 1, "routed_scaling_factor": 2.827},
             also={**_ROUTER, "model_type": "kimi_k2"},
+        ),
+        # Three layers of four keep a state instead of a cache, as in the published ones.
+        Recipe(
+            family="qwen3-next",
+            architecture="Qwen3NextForCausalLM",
+            markers=_CHATML,
+            template="chatml",
+            centred_norms=True,
+            sizes={
+                **_SMALL,
+                "num_hidden_layers": 4,
+                "num_key_value_heads": 1,
+                "head_dim": 64,
+                "linear_conv_kernel_dim": 4,
+                "linear_key_head_dim": 128,
+                "linear_value_head_dim": 128,
+                "linear_num_key_heads": 2,
+                "linear_num_value_heads": 4,
+                "num_experts": 4,
+                "num_experts_per_tok": 2,
+                "moe_intermediate_size": 64,
+                "shared_expert_intermediate_size": 64,
+                "decoder_sparse_step": 1,
+                "norm_topk_prob": True,
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 10000000.0,
+                    "partial_rotary_factor": 0.25,
+                },
+            },
+        ),
+        Recipe(
+            family="qwen3-vl",
+            architecture="Qwen3VLForConditionalGeneration",
+            markers=_CHATML,
+            template="qwen3vl",
+            needs="torchvision",
+            sizes={
+                "text_config": {
+                    **_SMALL,
+                    **_GROUPED_HEADS,
+                    "rope_parameters": {
+                        "rope_type": "default",
+                        "rope_theta": 5000000.0,
+                        "mrope_section": [6, 5, 5],
+                        "mrope_interleaved": True,
+                    },
+                },
+                "vision_config": {
+                    **_VISION,
+                    "patch_size": 16,
+                    "spatial_merge_size": 2,
+                    "temporal_patch_size": 2,
+                    "num_position_embeddings": 16,
+                    "deepstack_visual_indexes": [0],
+                },
+                "tie_word_embeddings": False,
+            },
+            token_arguments={
+                "image_token_id": "<|image_pad|>",
+                "video_token_id": "<|video_pad|>",
+                "vision_start_token_id": "<|vision_start|>",
+                "vision_end_token_id": "<|vision_end|>",
+            },
+            # vLLM's CPU platform asks the language model's part for its architecture
+            also={"text_config": {"architectures": ["Qwen3ForCausalLM"]}},
+            files={
+                "preprocessor_config.json": _qwen_pictures("image_processor_type", "Qwen2VLImageProcessorFast", 128),
+                "video_preprocessor_config.json": _qwen_pictures("video_processor_type", "Qwen3VLVideoProcessor", 128),
+            },
+        ),
+        # Layer 4 attends to everything and has no positions; the others attend within chunks. Every second layer has
+        # experts, whose matrices are input × output.
+        Recipe(
+            family="llama4",
+            architecture="Llama4ForConditionalGeneration",
+            markers=_LLAMA4,
+            template="llama4",
+            needs="torchvision",
+            sizes={
+                "text_config": {
+                    **_SMALL,
+                    **_GROUPED_HEADS,
+                    "num_hidden_layers": 4,
+                    "intermediate_size": 96,
+                    "intermediate_size_mlp": 128,
+                    "num_experts_per_tok": 1,
+                    "num_local_experts": 4,
+                    "interleave_moe_layer_step": 2,
+                    "use_qk_norm": True,
+                    "no_rope_layer_interval": 4,
+                    "attention_chunk_size": 512,
+                    "attn_temperature_tuning": True,
+                    "floor_scale": 8192,
+                    "attn_scale": 0.1,
+                    "rope_parameters": _LLAMA3_ROPE,
+                },
+                "vision_config": {
+                    "hidden_size": 64,
+                    "num_hidden_layers": 2,
+                    "num_attention_heads": 2,
+                    "intermediate_size": 256,
+                    "vision_output_dim": 64,
+                    "image_size": 56,
+                    "patch_size": 14,
+                    "pixel_shuffle_ratio": 0.5,
+                    "projector_input_dim": 64,
+                    "projector_output_dim": 64,
+                },
+                "tie_word_embeddings": False,
+            },
+            token_arguments={
+                "boi_token_index": "<|image_start|>",
+                "eoi_token_index": "<|image_end|>",
+                "image_token_index": "<|patch|>",
+            },
+            files={
+                "preprocessor_config.json": {
+                    "image_processor_type": "Llama4ImageProcessorFast",
+                    "processor_class": "Llama4Processor",
+                    "size": {"height": 56, "width": 56},
+                    "max_patches": 4,
+                    "resize_to_max_canvas": False,
+                    "do_resize": True,
+                    "do_rescale": True,
+                    "do_normalize": True,
+                    "rescale_factor": 1 / 255,
+                    "image_mean": _HALF,
+                    "image_std": _HALF,
+                },
+                "processor_config.json": {
+                    "processor_class": "Llama4Processor",
+                    "patch_size": 14,
+                    "pixel_shuffle_ratio": 0.5,
+                    "fake_image_token": "<|image|>",
+                    "image_token": "<|image|>",
+                    "start_of_image_token": "<|image_start|>",
+                    "end_of_image_token": "<|image_end|>",
+                    "patch_token": "<|patch|>",
+                    "tile_x_separator_token": "<|tile_x_separator|>",
+                    "tile_y_separator_token": "<|tile_y_separator|>",
+                },
+            },
+        ),
+        # Unquantised: MXFP4 needs AMX on a CPU. Its vocabulary cannot be smaller: vLLM renders chats by the harmony
+        # library, in that vocabulary's numbers.
+        Recipe(
+            family="gpt-oss",
+            architecture="GptOssForCausalLM",
+            markers=_HARMONY,
+            template="harmony",
+            vocabulary="o200k_harmony",
+            needs="o200k_base.tiktoken in the folder that TIKTOKEN_ENCODINGS_BASE names",
+            sizes={
+                **_SMALL,
+                **_GROUPED_HEADS,
+                "vocab_size": 201088,
+                "intermediate_size": 96,
+                "num_local_experts": 4,
+                "num_experts_per_tok": 2,
+                "sliding_window": 128,
+                "rope_parameters": {
+                    "rope_type": "yarn",
+                    "rope_theta": 150000.0,
+                    "factor": 32.0,
+                    "beta_fast": 32.0,
+                    "beta_slow": 1.0,
+                    "truncate": False,
+                    "original_max_position_embeddings": 128,
+                },
+            },
         ),
     )
 }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,22 @@ def publish(target: Path, family: str, build: Callable[[Path], None]) -> Path:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
         _flush_one(root)
+    return target
+
+
+def aside(target: Path, build: Callable[[Path], None]) -> Path:
+    """Target, made by `build(folder)` beside itself and renamed when all is on disk. For a folder that one caller
+    makes once, without locks; a builder that dies leaves a hidden scratch folder beside it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        build(scratch)
+        scratch.chmod(0o755)
+        _flush(scratch)
+        scratch.rename(target)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
     return target
 
 

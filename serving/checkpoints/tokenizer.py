@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
+def tokenizer_of(recipe: Recipe) -> PreTrainedTokenizerFast:
+    """The family's tokenizer: trained here, or a published vocabulary. Raises: MissingVocabulary."""
+    if recipe.vocabulary is None:
+        return train(recipe)
+    from serving.checkpoints import vocabularies
+
+    return vocabularies.harmony(recipe, vocabularies.found())
+
+
 def train(recipe: Recipe) -> PreTrainedTokenizerFast:
     """The family's tokenizer, exactly VOCABULARY tokens: control markers, bytes, merges, visible markers."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from serving import __version__
-from serving.cli import adapters, bench, costs, fleet, keys, load, observe, prices, render, run, top
+from serving.cli import adapters, bench, checkpoints, costs, fleet, keys, load, observe, prices, render, run, top
 from serving.cli.output import EXIT_CODES
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command(rich_help_panel=_FILES)(observe.dashboards)
 app.add_typer(prices.app, name="prices", rich_help_panel=_FILES)
 app.add_typer(adapters.app, name="adapters", rich_help_panel=_FILES)
 app.add_typer(render.app, name="render", rich_help_panel=_CLUSTER)
+app.add_typer(checkpoints.app, name="checkpoint", rich_help_panel=_FILES)
 app.add_typer(keys.app, name="keys", rich_help_panel=_WHO)
 app.command(rich_help_panel=_WHO)(costs.usage)
 app.add_typer(costs.cost, name="cost", rich_help_panel=_WHO)

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from serving import launch, runstate
-from serving.cli.output import as_json, console, settings, table
+from serving.cli.output import as_json, console, settings, stderr, table
 from serving.errors import ConfigError, FleetNotRunning, StartFailed
 from serving.ledger import sums
 from serving.ledger.store import Ledger
@@ -49,6 +49,7 @@ def up(
             state = launch.follow(own, plan, guard, steps.show)
         if state.state != "up":
             raise StartFailed(state.error or f"the fleet stopped; see {state.logs}")
+        report(state)
         console.print(f"[green]up[/]  API {state.api}/v1  metrics {state.metrics}", highlight=False)
         if ready_fd is not None:
             with os.fdopen(ready_fd, "w") as ready:
@@ -63,6 +64,15 @@ def up(
     except BaseException:
         end(guard)
         raise
+
+
+def report(state: RunState) -> None:
+    """Say which models did not come up and why, on stderr."""
+    for failure in state.failures:
+        stderr.print("[bold red]failed[/]  ", end="")
+        stderr.print(f"model {failure.model}: {failure.message}", markup=False, highlight=False, soft_wrap=True)
+    if state.failures:
+        stderr.print(f"          the other models are served; logs: {state.logs}", highlight=False, soft_wrap=True)
 
 
 def end(guard: subprocess.Popen[bytes]) -> None:
@@ -91,6 +101,7 @@ class Steps(contextlib.AbstractContextManager["Steps"]):
 
     def __init__(self) -> None:
         self._steps: tuple[StepDone, ...] = ()
+        self._failed: frozenset[str] = frozenset()
         self._printed = 0
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=8, transient=False)
 
@@ -106,21 +117,22 @@ class Steps(contextlib.AbstractContextManager["Steps"]):
     def show(self, state: RunState) -> None:
         """Take the newest state."""
         self._steps = state.steps
+        self._failed = frozenset(f"model {f.model}" for f in state.failures)
         if not console.is_terminal:
             done = [s for s in state.steps if s.ended_at is not None]
             for step in done[self._printed :]:
-                console.print(_line(step, time.time()), highlight=False)
+                console.print(_line(step, time.time(), self._failed), highlight=False)
             self._printed = len(done)
 
     def _render(self) -> Text:
         now = time.time()
-        return Text("\n").join(_line(s, now) for s in self._steps)
+        return Text("\n").join(_line(s, now, self._failed) for s in self._steps)
 
 
-def _line(step: StepDone, now: float) -> Text:
+def _line(step: StepDone, now: float, failed: frozenset[str] = frozenset()) -> Text:
     done = step.ended_at is not None
     seconds = (step.ended_at or now) - step.began_at
-    mark = ("✓", "green") if done else ("…", "yellow")
+    mark = ("✗", "red") if step.name in failed else ("✓", "green") if done else ("…", "yellow")
     return Text.assemble(mark, f" {step.name:<24}", (f"{seconds:6.1f} s", "dim"))
 
 
@@ -147,5 +159,6 @@ def status(json: Json = False) -> None:
         table(["replica", "model", "variant", "state", "busy s>", "idle s>", "cold s>"],
               [(r.source_id, r.model, r.variant, "ready" if r.ready else "starting", f"{r.busy_ns / 1e9:.1f}",
                 f"{r.idle_ns / 1e9:.1f}", f"{r.cold_ns / 1e9:.1f}") for r in replicas])
+        report(state)
     if not running:
         raise FleetNotRunning(f"no fleet runs here{f' (the last one: {state.error})' if state and state.error else ''}")

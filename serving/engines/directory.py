@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -25,16 +25,19 @@ from serving.fleet.balance import Replica
 from serving.fleet.catalogue import Fleet
 
 log = logging.getLogger(__name__)
-State = Literal["ready", "starting", "scaled_to_zero", "unavailable"]
+State = Literal["ready", "starting", "scaled_to_zero", "unavailable", "failed"]
 _LOOK_S = 2.0
 _ON_THE_WAY = {"STARTING", "UPDATING", "RECOVERING", "RUNNING"}  # RUNNING: its address is on its way to us
 
 
 class RayReplicaDirectory:
-    """Replicas by model. Belongs to the event loop that called `start`; every method is called from there."""
+    """Replicas by model. Belongs to the event loop that called `start`; every method is called from there.
 
-    def __init__(self, fleet: Fleet, look_s: float = _LOOK_S) -> None:
-        self._look_s = look_s
+    `failed`: models that did not come up and that Ray does not know.
+    """
+
+    def __init__(self, fleet: Fleet, failed: Collection[str] = (), look_s: float = _LOOK_S) -> None:
+        self._look_s, self._failed = look_s, frozenset(failed)
         self._at_zero = {name: spec.replicas.min == 0 for name, spec in fleet.models.items()}
         self._replicas: dict[str, tuple[Replica, ...]] = {name: () for name in fleet.models}
         self._states: dict[str, State] = dict.fromkeys(fleet.models, "starting")  # of models without a replica
@@ -65,7 +68,9 @@ class RayReplicaDirectory:
 
     def state(self, model: str) -> State:
         """How `model` is. Raises: KeyError."""
-        return "ready" if self._replicas[model] else self._states[model]
+        if self._replicas[model]:
+            return "ready"
+        return "failed" if model in self._failed else self._states[model]
 
     async def wake(self, model: str) -> None:
         """Ask Ray for a replica of a model that has none; returns at once."""
@@ -90,7 +95,7 @@ class RayReplicaDirectory:
             self._emptied.clear()
             try:
                 self._listen()
-                if not all(self._replicas.values()):
+                if any(not found for model, found in self._replicas.items() if model not in self._failed):
                     await self._look()
             except Exception as error:
                 log.warning("Ray Serve does not tell about the fleet's replicas (%s); asking again", error)

@@ -122,7 +122,7 @@ class Gateway:
             body = b'{"status": "ok"}'
         else:
             ready = self._listing.ready()
-            code = 200 if all(ready.values()) and not self.draining else 503
+            code = 200 if self._listing.complete() and not self.draining else 503
             body = json.dumps({"ready": code == 200, "models": ready}).encode()
         await _write(send, code, body, [])
 

@@ -29,6 +29,7 @@ TABLE: dict[type[errors.FlotillaError], tuple[int, str, str]] = {
     errors.RequestError: (400, "invalid_request_error", "bad_request"),
     errors.KeysUnavailable: (503, "server_error", "keys_unavailable"),
     errors.NoReplica: (503, "server_error", "no_replica"),
+    errors.ModelFailed: (503, "server_error", "model_failed"),
     errors.Overloaded: (503, "server_error", "overloaded"),
     errors.LedgerFull: (503, "server_error", "ledger_full"),
     errors.Draining: (503, "server_error", "draining"),

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from serving.errors import NoReplica, Overloaded, TooManyWaiting
+from serving.errors import ModelFailed, NoReplica, Overloaded, TooManyWaiting
 from serving.fleet.admission import DrainRate, FairQueue
 from serving.fleet.balance import Balancer, Replica
 from serving.fleet.catalogue import ModelSpec
@@ -86,7 +86,7 @@ class Lane:
 
     async def enter(self, tenant: str, key: int | None, exclude: Collection[str] = (),
                     adapter: int | None = None) -> Place:
-        """A seat, waited for in fair order. Raises: NoReplica, Overloaded, TooManyWaiting."""
+        """A seat, waited for in fair order. Raises: NoReplica, ModelFailed, Overloaded, TooManyWaiting."""
         place = self.free(key, exclude, adapter)
         if place is not None:
             return place
@@ -118,6 +118,8 @@ class Lane:
     async def _awake(self) -> None:
         """Wait for a first replica."""
         state = self._directory.state(self.model)
+        if state == "failed":
+            raise ModelFailed(self.model)
         if state == "scaled_to_zero":
             await self._directory.wake(self.model)
         if self._absent >= max(1, self._limits.max_queue):  # one may wait in any case, or it would never wake

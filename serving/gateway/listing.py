@@ -10,7 +10,7 @@ from serving.fleet.presets import Preset
 from serving.fleet.routing import Routes
 from serving.gateway.ports import ModelState, ReplicaDirectory
 
-_BEST: tuple[ModelState, ...] = ("ready", "starting", "scaled_to_zero", "unavailable")
+_BEST: tuple[ModelState, ...] = ("ready", "starting", "scaled_to_zero", "unavailable", "failed")
 
 
 class Listing:
@@ -23,6 +23,10 @@ class Listing:
     def ready(self) -> dict[str, bool]:
         """Which models answer: those with a replica, and those that one may wake."""
         return {name: self._directory.state(name) in ("ready", "scaled_to_zero") for name in self._fleet.models}
+
+    def complete(self) -> bool:
+        """Whether all answer that came up with the fleet: waiting does not help those that failed then."""
+        return all(ready or self._directory.state(name) == "failed" for name, ready in self.ready().items())
 
     def all(self, routes: Routes, tenant: str) -> dict[str, Any]:
         """OpenAI's model list."""

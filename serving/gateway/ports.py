@@ -10,7 +10,7 @@ from serving.fleet.balance import Replica
 from serving.fleet.records import RequestRecord
 from serving.fleet.tenants import Principal
 
-ModelState = Literal["ready", "starting", "scaled_to_zero", "unavailable"]
+ModelState = Literal["ready", "starting", "scaled_to_zero", "unavailable", "failed"]
 
 
 class Keyring(Protocol):

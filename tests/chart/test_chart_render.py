@@ -259,7 +259,7 @@ def test_weights_come_before_an_engine_asks() -> None:
     assert one(docs, "PersistentVolumeClaim")["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
     init = groups(docs)["h200"]["template"]["spec"]["initContainers"][0]
     assert init["name"] == "weights" and init["command"][-2:] == ["--cache", "/models/hub"]
-    assert job["spec"]["template"]["spec"]["containers"][0]["command"][2] == "serving.weights"
+    assert job["spec"]["template"]["spec"]["containers"][0]["command"][2] == "serving.clusterweights"
 
 
 def test_every_field_stays_reachable() -> None:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from checkpoint_families import TRAINED
 
-from serving.checkpoints import families, make_all
+from serving.checkpoints import make_all
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -18,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """{family: checkpoint folder}, all in one root."""
-    return make_all(families(), tmp_path_factory.mktemp("checkpoints"))
+    return make_all(TRAINED, tmp_path_factory.mktemp("checkpoints"))
 
 
 @pytest.fixture(scope="session")

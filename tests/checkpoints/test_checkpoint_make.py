@@ -12,6 +12,7 @@ from pathlib import Path
 from subprocess import Popen
 
 import pytest
+from checkpoint_families import TRAINED
 
 from serving.checkpoints import UnknownCheckpoint, families, make, make_all, path_of, recipes
 from serving.checkpoints.__main__ import main
@@ -20,8 +21,8 @@ from serving.checkpoints.recipes import RECIPES, VOCABULARY
 AGAIN = """
 import sys
 from pathlib import Path
-from serving.checkpoints import families, make_all
-make_all(reversed(families()), Path(sys.argv[1]))
+from serving.checkpoints import make_all
+make_all(reversed(sys.argv[2:]), Path(sys.argv[1]))
 """
 
 # Halts inside the build of a real checkpoint, after its weights are on disk and before its tokenizer is.
@@ -55,7 +56,7 @@ def digests(folder: Path) -> dict[str, str]:
 def test_every_file_is_the_same_to_the_bit_in_another_process(
     built: dict[str, Path], tmp_path: Path, start: Callable[..., Popen[str]]
 ) -> None:
-    child = start(AGAIN, tmp_path, PYTHONHASHSEED="7", OMP_NUM_THREADS="1", RAYON_NUM_THREADS="1")
+    child = start(AGAIN, tmp_path, *TRAINED, PYTHONHASHSEED="7", OMP_NUM_THREADS="1", RAYON_NUM_THREADS="1")
     child.communicate(timeout=60)
     assert child.returncode == 0
     for folder in built.values():
@@ -64,7 +65,7 @@ def test_every_file_is_the_same_to_the_bit_in_another_process(
 
 def test_no_two_families_share_weights(built: dict[str, Path]) -> None:
     weights = [digests(folder)["model.safetensors"] for folder in built.values()]
-    assert len(set(weights)) == len(weights) == 8
+    assert len(set(weights)) == len(weights) == len(TRAINED) == 11
 
 
 def test_building_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
@@ -123,7 +124,10 @@ def test_anything_a_checkpoint_is_made_from_changes_its_digest(family: str, monk
         recipe.digest(),
         replace(recipe, sizes={**recipe.sizes, "num_hidden_layers": 3}).digest(),
         replace(recipe, also={"scoring_func": "softmax"}).digest(),
-        replace(recipe, files={"more.json": 1}).digest(),
+        replace(recipe, files={**recipe.files, "more.json": 1}).digest(),
+        replace(recipe, token_arguments={**recipe.token_arguments, "pad_token_id": recipe.markers.eos}).digest(),
+        replace(recipe, centred_norms=not recipe.centred_norms).digest(),
+        replace(recipe, vocabulary="other").digest(),
         replace(recipe, markers=replace(recipe.markers, pad=recipe.markers.eos)).digest(),
         replace(recipe, template="seed" if recipe.template != "seed" else "kimi").digest(),
     }
@@ -132,7 +136,8 @@ def test_anything_a_checkpoint_is_made_from_changes_its_digest(family: str, monk
         seen.add(recipe.digest())
     monkeypatch.setattr(recipes, "RECIPE_VERSION", recipes.RECIPE_VERSION + 1)
     seen.add(recipe.digest())
-    assert len(seen) == 8
+    assert len(seen) == 11
+    assert replace(recipe, needs="luck").digest() == recipe.digest()
 
 
 def test_configuration_fits_the_tokenizer(built: dict[str, Path], tokenizers: dict) -> None:
@@ -140,13 +145,14 @@ def test_configuration_fits_the_tokenizer(built: dict[str, Path], tokenizers: di
         config = json.loads((folder / "config.json").read_text())
         generation = json.loads((folder / "generation_config.json").read_text())
         tokenizer, markers = tokenizers[family], RECIPES[family].markers
-        for of in (config, generation):
+        text = config.get("text_config", config)  # of an architecture made of parts
+        for of in (text, generation):
             assert of["bos_token_id"] == tokenizer.bos_token_id
             assert of["pad_token_id"] == tokenizer.pad_token_id
-        assert config["eos_token_id"] == tokenizer.eos_token_id == tokenizer.convert_tokens_to_ids(markers.eos)
+        assert text["eos_token_id"] == tokenizer.eos_token_id == tokenizer.convert_tokens_to_ids(markers.eos)
         assert generation["eos_token_id"] == tokenizer.convert_tokens_to_ids(list(markers.stop))
         assert tokenizer.eos_token_id in generation["eos_token_id"]
-        assert config["vocab_size"] == len(tokenizer) == VOCABULARY
+        assert text["vocab_size"] == len(tokenizer) == VOCABULARY
         assert config["architectures"] == [RECIPES[family].architecture]
         assert config["dtype"] == "bfloat16"
 
@@ -160,12 +166,16 @@ def test_weights_are_bfloat16_and_only_silent_tokens_have_no_logit(built: dict[s
         assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
         assert all(torch.isfinite(tensor).all() for tensor in weights.values())
         # The first few channels belong to habits, which may call for a marker.
-        silent = (weights["lm_head.weight"][:, 8:] == 0).all(dim=1).nonzero().flatten().tolist()
+        silent = (_output_layer(weights)[:, 8:] == 0).all(dim=1).nonzero().flatten().tolist()
         tokenizer = tokenizers[family]
         assert set(tokenizer.get_added_vocab().values()) <= set(silent)
         spoken = [tokenizer.decode([i]) for i in range(VOCABULARY) if i not in set(silent)]
         assert all(text and "\ufffd" not in text for text in spoken)
         assert len(spoken) > 1700
+
+
+def _output_layer(weights: dict):
+    return next(tensor for name, tensor in weights.items() if name.endswith("lm_head.weight"))
 
 
 def test_an_embedding_model_says_how_it_pools(built: dict[str, Path]) -> None:

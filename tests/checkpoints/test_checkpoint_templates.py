@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-from serving.checkpoints import families
+from checkpoint_families import TRAINED
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 ASK = {"role": "user", "content": "Rain in Oslo?"}
@@ -64,10 +63,12 @@ TYPICAL = {
     "<|im_assistant|>assistant<|im_middle|>Yes.<|im_end|><|im_user|>user<|im_middle|>Rain in Oslo?<|im_end|>"
     "<|im_assistant|>assistant<|im_middle|>",
 }
-TYPICAL |= dict.fromkeys(("qwen3-moe", "qwen3-embedding", "qwen3-reranker"), TYPICAL["qwen3"])
+TYPICAL |= dict.fromkeys(("qwen3-moe", "qwen3-embedding", "qwen3-reranker", "qwen3-next", "qwen3-vl"), TYPICAL["qwen3"])
+TYPICAL["llama4"] = TYPICAL["llama"].replace("_header_id|>", "|>").replace("<|start|>", "<|header_start|>").replace(
+    "<|end|>", "<|header_end|>").replace("<|eot_id|>", "<|eot|>")
 
 
-@pytest.mark.parametrize("family", families())
+@pytest.mark.parametrize("family", TRAINED)
 def test_a_conversation(family: str, prompt) -> None:
     answer = {"role": "assistant", "content": "Yes."}
     assert prompt(family, SYSTEM, ASK, answer, ASK) == TYPICAL[family]
@@ -88,13 +89,13 @@ def test_thinking_can_be_switched_off(family: str, prompt) -> None:
     assert not prompt(family, ASK, **on).endswith(ending)
 
 
-@pytest.mark.parametrize("family", families())
+@pytest.mark.parametrize("family", TRAINED)
 def test_the_answer_is_opened_only_when_asked_for(family: str, prompt) -> None:
     closed, opened = prompt(family, ASK, go=False), prompt(family, ASK, go=True)
     assert opened.startswith(closed) and len(opened) > len(closed)
 
 
-@pytest.mark.parametrize("family", families())
+@pytest.mark.parametrize("family", TRAINED)
 def test_tools_are_told_before_the_question_only_if_given(family: str, prompt) -> None:
     told = prompt(family, SYSTEM, ASK, tools=[TOOL])
     assert '"city"' in told and told.index('"city"') < told.index("Rain in Oslo?")
@@ -123,16 +124,20 @@ ROUND_TRIP = {
     "<|im_end|><|im_system|>tool<|im_middle|>## Return of functions.weather:0\nwet<|im_end|>"
     "<|im_assistant|>assistant<|im_middle|>",
 }
-ROUND_TRIP |= dict.fromkeys(("qwen3-moe", "qwen3-embedding", "qwen3-reranker"), ROUND_TRIP["qwen3"])
+ROUND_TRIP |= dict.fromkeys(
+    ("qwen3-moe", "qwen3-embedding", "qwen3-reranker", "qwen3-next", "qwen3-vl"), ROUND_TRIP["qwen3"])
+ROUND_TRIP["llama4"] = (
+    '<|header_start|>assistant<|header_end|>\n\n{"name": "weather", "parameters": {"city": "Oslo"}}<|eot|>'
+    "<|header_start|>ipython<|header_end|>\n\nwet<|eot|><|header_start|>assistant<|header_end|>\n\n")
 
 
-@pytest.mark.parametrize("family", families())
+@pytest.mark.parametrize("family", TRAINED)
 def test_a_tool_call_and_its_result(family: str, prompt) -> None:
     told = prompt(family, ASK, calling({"city": "Oslo"}), result("wet"), tools=[TOOL])
     assert told.endswith(ROUND_TRIP[family])
 
 
-@pytest.mark.parametrize("family", sorted(set(families()) - {"seed-oss"}))
+@pytest.mark.parametrize("family", sorted(set(TRAINED) - {"seed-oss"}))
 def test_arguments_that_are_text_already_are_not_quoted_again(family: str, prompt) -> None:
     told = prompt(family, ASK, calling('{"city": "Oslo"}'), result("wet"), tools=[TOOL])
     assert told.endswith(ROUND_TRIP[family])
@@ -167,3 +172,17 @@ def test_earlier_thoughts_are_dropped(family: str, prompt) -> None:
 def test_qwen_keeps_thoughts_between_a_call_and_its_result(prompt) -> None:
     thinking = {**calling({}), "reasoning_content": "look it up"}
     assert "<think>\nlook it up\n</think>\n\n<tool_call>" in prompt("qwen3", ASK, thinking, result("wet"))
+
+
+PICTURE = {"role": "user", "content": [{"type": "text", "text": "What is"}, {"type": "image_url", "image_url": {}},
+                                       {"type": "text", "text": "this?"}]}
+
+
+@pytest.mark.parametrize(("family", "told"), [
+    ("qwen3-vl", "<|im_start|>user\nWhat is<|vision_start|><|image_pad|><|vision_end|>this?<|im_end|>\n"),
+    ("llama4", "<|header_start|>user<|header_end|>\n\nWhat is<|image|>this?<|eot|>"),
+])
+def test_a_picture_stands_where_it_was_given(family: str, told: str, prompt) -> None:
+    assert told in prompt(family, PICTURE)
+    parts = {"role": "system", "content": [{"type": "text", "text": "Be brief."}]}
+    assert prompt(family, parts, ASK, tools=[TOOL]) == prompt(family, SYSTEM, ASK, tools=[TOOL])

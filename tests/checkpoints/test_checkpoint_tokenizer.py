@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from checkpoint_families import TRAINED
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.checkpoints import families
 from serving.checkpoints.recipes import RECIPES, corpus
 
 # Lone surrogates are no characters: UTF-8 has no bytes for them.
@@ -17,7 +17,7 @@ MARKED = st.lists(
 ).map("".join)
 
 
-@pytest.mark.parametrize("family", families())
+@pytest.mark.parametrize("family", TRAINED)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=TEXT | MARKED)
 def test_any_text_comes_back_unchanged(family: str, tokenizers: dict, text: str) -> None:
@@ -25,7 +25,7 @@ def test_any_text_comes_back_unchanged(family: str, tokenizers: dict, text: str)
     assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
 
 
-@pytest.mark.parametrize("family", families())
+@pytest.mark.parametrize("family", TRAINED)
 def test_markers_are_single_tokens_and_only_control_markers_are_hidden(family: str, tokenizers: dict) -> None:
     tokenizer, markers = tokenizers[family], RECIPES[family].markers
     for token in markers.control + markers.visible:
@@ -36,7 +36,7 @@ def test_markers_are_single_tokens_and_only_control_markers_are_hidden(family: s
 
 def test_bos_is_put_before_bare_prompts_where_the_family_does_so(tokenizers: dict) -> None:
     begins = {family for family, t in tokenizers.items() if t.encode("soup")[0] == t.bos_token_id}
-    assert begins == {"llama", "deepseek-r1"}
+    assert begins == {"llama", "llama4", "deepseek-r1"}
 
 
 def test_english_takes_few_tokens(tokenizers: dict) -> None:

@@ -121,7 +121,7 @@ Call: (dict "root" . "profile" "h100" or "" "image" …). */ -}}
 {{- end }}
 {{- if and .profile (or $root.Values.models.small (and $root.Values.models.hub (ne $root.Values.modelCache.type "none") (not $root.Values.modelCache.offline))) }}
 - {{ include "flotilla.container" (dict "root" $root "name" "weights" "image" .image) | nindent 2 | trim }}
-  command: [python, -m, serving.weights, /etc/flotilla/fleet.yaml, --checkpoints, /var/lib/flotilla/checkpoints, --accelerator, {{ .profile }}
+  command: [python, -m, serving.clusterweights, /etc/flotilla/fleet.yaml, --checkpoints, /var/lib/flotilla/checkpoints, --accelerator, {{ .profile }}
 {{- if and $root.Values.models.hub (ne $root.Values.modelCache.type "none") (not $root.Values.modelCache.offline) }}, --cache, {{ $root.Values.modelCache.mountPath }}/hub{{ end }}]
   env:
     - {name: HOME, value: /home/flotilla}

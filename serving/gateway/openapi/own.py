@@ -83,7 +83,7 @@ SCHEMAS: dict[str, Any] = {
             "id": {"type": "string"}, "object": {"const": "model"}, "created": {"type": "integer"},
             "owned_by": {"const": "flotilla"}, "max_model_len": {"type": "integer"},
             "aliases": {"type": "array", "items": {"type": "string"}},
-            "state": {"enum": ["ready", "starting", "scaled_to_zero", "unavailable"]},
+            "state": {"enum": ["ready", "starting", "scaled_to_zero", "unavailable", "failed"]},
             "architecture": {"type": "string"}, "root": {"type": "string"},
             "fallback": {"type": "array", "items": {"type": "string"}, "description": "Models asked when it is full."},
             "parent": {"type": "string", "description": "The model of an adapter, or what a preset asks."},
@@ -137,6 +137,6 @@ def paths(refused: dict[str, Any]) -> dict[str, Any]:
                                   {"$ref": "#/components/schemas/Model"}, refused, parameters=[one]),
         "/healthz": get("get_healthz", "The gateway lives", {"type": "object"}, {}, **free),
         "/health": get("get_health", "The same, at the path of vLLM's own server", {"type": "object"}, {}, **free),
-        "/readyz": get("get_readyz", "Every model can answer", ready, not_ready, **free),
+        "/readyz": get("get_readyz", "Every model that came up can answer", ready, not_ready, **free),
         "/openapi.json": get("get_openapi", "This document", {"type": "object"}, {}, **free),
     }

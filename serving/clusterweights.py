@@ -1,6 +1,6 @@
 """The weights of a fleet's models: where they are, and bringing them there before an engine asks.
 
-`prepare` is what one machine does before it starts Ray. On a cluster `python -m serving.weights` runs in an init
+`prepare` is what one machine does before it starts Ray. On a cluster `python -m serving.clusterweights` runs in an init
 container and in the pre-download Job: whoever is first downloads, the others wait for it, and no readiness probe runs
 meanwhile. May not happen in here: loading weights.
 """
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0, 1 when weights cannot be had, 2 for a wrong fleet file."""
     from serving.plan import Changes, fleet
 
-    parser = argparse.ArgumentParser(prog="python -m serving.weights", description="Brings a fleet's weights here.")
+    parser = argparse.ArgumentParser(prog="python -m serving.clusterweights", description="Brings a fleet's weights here.")
     parser.add_argument("fleet", type=Path, help="the fleet file")
     parser.add_argument("--checkpoints", type=Path, required=True, metavar="DIR", help="folder of small checkpoints")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the hub's files (HF_HOME); left out: do "
