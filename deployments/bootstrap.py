@@ -35,7 +35,7 @@ def ensure(dev: bool, say: Say) -> bool:
 
     Raises: SetupError.
     """
-    return _make(VENV, ["torch", "cpu", "own"] + (["dev"] if dev else []), say)
+    return _make(VENV, ["torch", "cpu", "vision", "own"] + (["dev"] if dev else []), say)
 
 
 def ensure_bench(say: Say) -> bool:
@@ -84,8 +84,8 @@ def _wanted(venv: Path, layers: list[str]) -> list[str]:
     return stamps
 
 
-_SAID = {"cpu": "installing Ray, vLLM and the rest", "dev": "installing the tests' tools",
-         "bench": "installing the servers to compare with"}
+_SAID = {"cpu": "installing Ray, vLLM and the rest", "vision": "installing torchvision",
+         "dev": "installing the tests' tools", "bench": "installing the servers to compare with"}
 
 
 def _install(venv: Path, layer: str, say: Say) -> None:
@@ -104,6 +104,28 @@ def _install(venv: Path, layer: str, say: Say) -> None:
         say(_SAID[layer])
         _pip(venv, ["--no-deps", "--require-hashes", "-r", str(_PINS / f"{layer}.txt")],
              "a pinned package could not be installed")
+        if layer == "vision":
+            empty_registrations(next((venv / "lib").glob("python3*/site-packages")))
+
+
+# torchvision 0.28.0's file that describes its compiled operators to torch. They do not load beside a CPU torch, and
+# then this file fails; transformers' pictures need none of them.
+_REGISTRATIONS = "7c55fdb854bb38899949edfa4e68c7bd69190ea1fed4ae51bf593277661fcbc3"
+_EMPTIED = "# Emptied by Flotilla: torchvision's compiled operators do not load beside a CPU build of torch.\n"
+
+
+def empty_registrations(packages: Path) -> None:
+    """Make torchvision importable beside a CPU torch. Reversible: reinstalling torchvision brings the file back.
+
+    Raises: SetupError when the file is not the one that is known, so that nothing else is ever overwritten.
+    """
+    file = packages / "torchvision" / "_meta_registrations.py"
+    text = file.read_bytes()
+    if text == _EMPTIED.encode():
+        return
+    if hashlib.sha256(text).hexdigest() != _REGISTRATIONS:
+        raise SetupError(f"{file} is not that of torchvision 0.28.0; see deployments/requirements/vision.txt")
+    file.write_text(_EMPTIED)
 
 
 def _pip(venv: Path, arguments: list[str], hint: str) -> None:
