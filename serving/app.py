@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from serving import overheads
+from serving.clusterweights import Sources
 from serving.engines.names import GATEWAY_APP, GATEWAY_DEPLOYMENT, app_name
 from serving.errors import StartFailed
 from serving.fleet.catalogue import Fleet, comparisons
@@ -25,7 +26,6 @@ from serving.fleet.resources import GATEWAY_CPUS
 from serving.ledger.durable import DurableReadings, own_spool
 from serving.ledger.store import Ledger
 from serving.settings import Settings
-from serving.clusterweights import Sources
 
 Progress = Callable[[str], None]
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from serving import app
+from serving.clusterweights import prepare
 from serving.errors import ConfigError, nearest
 from serving.fleet import digests
 from serving.fleet.catalogue import Fleet, comparisons, price_book
 from serving.fleet.resources import COUNTERS_DIR, GATEWAY, share_of
 from serving.plan import Changes, fleet
 from serving.settings import Settings
-from serving.clusterweights import prepare
 
 _NEEDED = ("database_url", "key_pepper", "replica_secret")
 _PATIENCE_S = 180.0  # a kubelet brings a changed ConfigMap within its sync period and cache, about two minutes

@@ -91,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0, 1 when weights cannot be had, 2 for a wrong fleet file."""
     from serving.plan import Changes, fleet
 
-    parser = argparse.ArgumentParser(prog="python -m serving.clusterweights", description="Brings a fleet's weights here.")
+    parser = argparse.ArgumentParser(prog="python -m serving.clusterweights",
+                                     description="Brings a fleet's weights here.")
     parser.add_argument("fleet", type=Path, help="the fleet file")
     parser.add_argument("--checkpoints", type=Path, required=True, metavar="DIR", help="folder of small checkpoints")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the hub's files (HF_HOME); left out: do "
