@@ -167,7 +167,8 @@ class Books:
     def take(self, step: Step) -> None:
         """Book one engine step. What ran before the replica was ready is warm-up: time, but no one's request."""
         if self._meter.ready_ns is None:
-            self._meter.step(step.start_ns, step.end_ns, [])
+            for start, end in ((step.start_ns, step.end_ns), *step.again):
+                self._meter.step(start, end, [])
             return
         if step.works:
             known, works = self._lines, []
@@ -178,6 +179,10 @@ class Books:
                 line.phase = _PHASES[phase]
                 works.append(line)
             self._meter.step(step.start_ns, step.end_ns, works, step.folded + 1)
+            for start, end in step.again:
+                for line in works:
+                    line.context += line.tokens
+                self._meter.step(start, end, works, 1)
             self._changed.update([line.request_id for line in works])
         self._folded += step.folded
         for ended in step.ended:

@@ -13,7 +13,8 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import reduce
 from typing import Any
 
 import msgspec
@@ -48,16 +49,32 @@ class Ended(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Step(msgspec.Struct, array_like=True):
-    """One or more engine steps. Times: monotonic nanoseconds. works: (engine request id, tokens, context, flags)."""
+    """One or more engine steps. Times: monotonic nanoseconds. works: (engine request id, tokens, context, flags).
+
+    `again`: start and end of steps after this one that did the same, each on as many tokens more context as the one
+    before computed. `ended`: with the last of them. `folded`: steps that can no longer be told apart.
+    """
 
     start_ns: int
     end_ns: int
     works: list[tuple[str, int, int, int]]
     ended: list[Ended]
     folded: int = 0
+    again: list[tuple[int, int]] = []
+
+    def each(self) -> Iterator[Step]:
+        """One after the other."""
+        spans = [(self.start_ns, self.end_ns), *self.again]
+        for number, (start, end) in enumerate(spans):
+            works = [(rid, n, context + number * n, marks) for rid, n, context, marks in self.works]
+            yield Step(start, end, works, self.ended if number == len(spans) - 1 else [], self.folded)
 
     def fold(self, later: Step) -> Step:
         """This step and a later one as one: their span, and each request's work added up."""
+        if self.again:
+            return reduce(Step.fold, self.each()).fold(later)
+        if later.again:
+            return reduce(Step.fold, later.each(), self)
         works = {work[0]: work for work in self.works}
         for rid, tokens, context, marks in later.works:
             _, before, first_context, first = works.get(rid, (rid, 0, context, marks % _LOST))

@@ -390,6 +390,24 @@ async def test_waste_within_a_request_that_was_answered(replica: Replica) -> Non
     assert (charge.recomputed, charge.preemptions, charge.segments[0].phase) == (8, 1, "recompute")
 
 
+@pytest.mark.parametrize("ready", [True, False])
+async def test_steps_told_together_are_booked_as_if_told_one_by_one(ready: bool) -> None:
+    def booked(together: bool) -> object:
+        replica = Replica()
+        if ready:
+            replica.ready()
+        for name in (ONE, TWO):
+            replica.books.admit(name, "demo")
+        start = replica.now_ns
+        step = Step(start, start + 1_000, [(engine_id(ONE), 1, 8, 0), (engine_id(TWO), 1, 90, 0)],
+                    [over(engine_id(ONE))], 0, [(start + 1_500, start + 2_000), (start + 2_100, start + 4_000)])
+        for one in [step] if together else step.each():
+            replica.books.take(one)
+        return {c.request_id: (c.amounts, c.segments) for c in replica.books.reading().charges}
+
+    assert booked(True) == booked(False) and bool(booked(True)) == ready
+
+
 def replace_preemptions(ended: Ended, count: int) -> Ended:
     return Ended(ended.engine_id, ended.outcome, ended.prompt_tokens, ended.cached_tokens, ended.completion_tokens,
                  count)

@@ -429,7 +429,7 @@ class Engine:
         raise AssertionError("the requests never ended")
 
     async def steps(self) -> list[Step]:
-        """The steps sent so far."""
+        """The steps sent so far, one by one."""
         await self.receiver.start()
         self.scheduler._steps.close()  # its end comes after all that was sent
         async with asyncio.timeout(5):
@@ -437,7 +437,7 @@ class Engine:
                 await asyncio.sleep(0)
             while self.receiver._engines:
                 await asyncio.sleep(0)
-        return self.found
+        return [one for step in self.found for one in step.each()]
 
 
 @pytest.fixture
@@ -552,3 +552,30 @@ def test_drafts_that_the_model_did_not_confirm_are_lost() -> None:
     lost = {name: phase_and_lost(_rejected((name, 4, 10, 0), drafts, output)[3])[1]
             for name in ("none", "some", "all", "gone", "undrafted")}
     assert lost == {"none": 3, "some": 1, "all": 0, "gone": 0, "undrafted": 0}
+
+
+async def test_steps_that_do_the_same_travel_together(engine: Engine) -> None:
+    for name in "ab":
+        engine.add(name, list(range(16)), 40)
+    engine.run()
+    steps = await engine.steps()
+    assert len(steps) == 40, "one of prompts and 39 of decodes"
+    assert 3 <= len(engine.found) <= 6, "a message for each dozen"
+    assert [s.works for s in steps[1:]] == [[("a", 1, 16 + n, 0), ("b", 1, 16 + n, 0)] for n in range(39)]
+    assert all(a.end_ns <= b.start_ns for a, b in itertools.pairwise(steps))
+    assert [len(s.ended) for s in steps] == [0] * 39 + [2]
+
+
+async def test_an_abort_sends_what_waits_before_it(engine: Engine) -> None:
+    from vllm.v1.request import RequestStatus
+
+    for name in "ab":
+        engine.add(name, list(range(16)), 400)
+    for _ in range(8):
+        engine.update(engine.scheduler.schedule())
+    engine.scheduler.finish_requests("a", RequestStatus.FINISHED_ABORTED)
+    engine.update(engine.scheduler.schedule())
+    engine.scheduler.finish_requests("b", RequestStatus.FINISHED_ABORTED)
+    steps = await engine.steps()
+    assert [len(s.works) for s in steps] == [2] * 8 + [0, 1, 0]
+    assert [e.completion_tokens for s in steps for e in s.ended] == [8, 9]

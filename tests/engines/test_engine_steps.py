@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import reduce
 
 import msgspec
 import pytest
@@ -37,6 +38,10 @@ WORKS = st.lists(
 )
 STEPS = st.builds(
     Step, st.integers(0, 99), st.integers(100, 199), WORKS, st.lists(ENDED, max_size=2), st.integers(0, 3)
+)
+REPEATED = st.builds(
+    Step, st.integers(0, 99), st.integers(100, 199), WORKS, st.lists(ENDED, max_size=2), st.just(0),
+    st.lists(st.tuples(st.integers(200, 250), st.integers(250, 299)), max_size=3),
 )
 
 
@@ -69,6 +74,13 @@ def test_folding_keeps_work_ends_and_span(one: Step, two: Step, three: Step) -> 
     assert folded.folded == sum(p.folded for p in parts) + 2
     assert len({name for name, *_ in folded.works}) == len(folded.works)
     assert folded == one.fold(two.fold(three))  # in whatever groups
+
+
+@given(REPEATED, REPEATED)
+def test_repeated_steps_fold_as_if_they_had_been_told_one_by_one(one: Step, two: Step) -> None:
+    parts = [*one.each(), *two.each()]
+    assert one.fold(two) == reduce(Step.fold, parts)
+    assert tokens(parts) == tokens([one] * (1 + len(one.again)) + [two] * (1 + len(two.again)))
 
 
 def test_a_folded_request_keeps_the_context_it_began_on() -> None:
