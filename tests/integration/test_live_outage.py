@@ -145,7 +145,7 @@ def test_aborts_a_killed_engine_and_a_database_outage_leave_nothing_unaccounted(
     assert twice[0] >= twice[1] > 50
     missing = [request_id for request_id, status in seen.items() if status and request_id not in rows]
     assert not missing, f"{len(missing)} of {len(seen)} requests have no row"
-    assert list(seen.values()).count(200) > 50 and list(seen.values()).count(499) > 5
+    assert list(seen.values()).count(200) > 20 and list(seen.values()).count(499) > 5
     assert [seen[r] for r, code in rows.items() if code == 499 and seen.get(r) == 200] == []
 
 
