@@ -23,8 +23,9 @@ NO_STATE_CACHE = "vLLM keeps no prefix cache of linear attention's state here"
 class Case:
     """One family.
 
-    `quiet`: what a request carries so that the model answers without thinking. `thought_end`: the marker that ends a
-    thought; None: it does not think. `args`: further engine arguments. `lacks`: checks that cannot hold here, with why.
+    `quiet`: what a request carries so that the model answers without thinking; `aloud`: so that it thinks.
+    `thought_end`: the marker that ends a thought; None: it does not think. `args`: further engine arguments. `lacks`:
+    checks that cannot hold here, with why.
     """
 
     family: str
@@ -34,6 +35,7 @@ class Case:
     reasoning_parser: str | None = None
     thought_end: str | None = None
     quiet: Mapping[str, Any] = field(default_factory=dict)
+    aloud: Mapping[str, Any] = field(default_factory=dict)
     args: Mapping[str, Any] = field(default_factory=dict)
     image: bool = False
     lacks: Mapping[str, str] = field(default_factory=dict)
@@ -72,8 +74,10 @@ CASES = (
     Case("qwen3-reranker", "Qwen3ForCausalLM", kind="rerank", args={"runner": "pooling", "hf_overrides": {
         "architectures": ["Qwen3ForSequenceClassification"], "classifier_from_token": ["no", "yes"],
         "is_original_qwen3_reranker": True}}),
-    Case("deepseek-r1", "DeepseekV3ForCausalLM", tool_parser="deepseek_v3", reasoning_parser="deepseek_r1",
-         thought_end="</think>", quiet=_template(thinking=False), lacks={"cached": NO_MLA_CACHE}),
+    # vLLM's deepseek_r1 takes all for thought until the marker; deepseek_v3 does so only where thinking was asked for
+    Case("deepseek-r1", "DeepseekV3ForCausalLM", tool_parser="deepseek_v3", reasoning_parser="deepseek_v3",
+         thought_end="</think>", quiet=_template(thinking=False), aloud=_template(thinking=True),
+         lacks={"cached": NO_MLA_CACHE}),
     Case("kimi-k2", "DeepseekV3ForCausalLM", tool_parser="kimi_k2", reasoning_parser="kimi_k2", thought_end="</think>",
          quiet=_template(thinking=False), lacks={"cached": NO_MLA_CACHE}),
     Case("seed-oss", "SeedOssForCausalLM", tool_parser="seed_oss", reasoning_parser="seed_oss",
@@ -85,7 +89,7 @@ CASES = (
     Case("gpt-oss", "GptOssForCausalLM", tool_parser="openai", reasoning_parser="openai_gptoss", thought_end="<|end|>",
          quiet={"logit_bias": {"analysis": -100}}),
 )
-# Asked for, and not to be had on a CPU with this vLLM; each was tried.
+# Not to be had on a CPU with this vLLM.
 NOT_HERE = {
     "deepseek-v3.2": "sparse latent attention (DeepseekV32ForCausalLM) has no kernel for CPUs in vLLM 0.29",
     "kimi-linear": "its linear attention (KimiLinearForCausalLM) has no kernel for CPUs in vLLM 0.29",

@@ -22,7 +22,7 @@ from live_fleet import LiveFleet, eventually, nano
 
 SHIP = {
     "type": "object",
-    "properties": {"name": {"type": "string"}, "berth": {"enum": ["north", "south"]}},
+    "properties": {"name": {"enum": ["Ann", "Bea"]}, "berth": {"enum": ["north", "south"]}},  # noise ends no free text
     "required": ["name", "berth"], "additionalProperties": False,
 }
 ASK = "Which ships are in port?"
@@ -41,7 +41,7 @@ class Asked:
 
     def chat(self, content: Any = ASK, max_tokens: int = 12, think: bool = False, **more: Any) -> dict[str, Any]:
         """The body of a chat request with an answer of exactly this length."""
-        quiet = {} if think else dict(self.case.quiet)
+        quiet = dict(self.case.aloud if think else self.case.quiet)
         if bias := quiet.get("logit_bias"):
             quiet["logit_bias"] = {str(self.token(text)): value for text, value in bias.items()}
         return {"model": self.model, "messages": [{"role": "user", "content": content}], "max_tokens": max_tokens,

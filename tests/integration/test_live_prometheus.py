@@ -137,23 +137,6 @@ def shipped_queries() -> list[str]:
     return found
 
 
-PANELS = [(board.uid, panel) for board in dashboards() for panel in board.panels]
-
-
-@pytest.mark.parametrize(("board", "panel"), PANELS, ids=[f"{board}: {panel.title}" for board, panel in PANELS])
-def test_every_dashboard_query_has_an_answer(prometheus: Prometheus, watched: float, board: str, panel: Panel) -> None:
-    for query in panel.queries.values():
-        asked = re.sub(r"\$(model|tenant)", ".*", query).replace("$__rate_interval", "30s")
-        if panel.empty:
-            prometheus.ask(asked)
-        else:
-            eventually(lambda asked=asked: prometheus.ask(asked), query, 60, 0.5)
-
-
-def test_no_alert_fires_while_the_fleet_serves(prometheus: Prometheus, watched: float) -> None:
-    assert prometheus.ask('count(ALERTS{alertstate="firing"})') == {}
-
-
 def test_the_fleet_and_every_replica_are_scraped(fleet: LiveFleet, prometheus: Prometheus) -> None:
     wanted = {f"127.0.0.1:{fleet.metrics_port}", *fleet.replicas("qwen"), *fleet.replicas("llama")}
     eventually(lambda: prometheus.healthy() == dict.fromkeys(wanted, "up"), f"{wanted} are up", 15, 0.2)
@@ -203,3 +186,21 @@ def test_a_request_under_way_shows_in_the_engines_own_metrics(
     finally:
         stream.close()
     eventually(lambda: prometheus.ask(running) == {"qwen": 0, "llama": 0}, "idle again", 10, 0.1)
+
+
+# last, because they take a while: rates over a minute are of what was just sent
+PANELS = [(board.uid, panel) for board in dashboards() for panel in board.panels]
+
+
+@pytest.mark.parametrize(("board", "panel"), PANELS, ids=[f"{board}: {panel.title}" for board, panel in PANELS])
+def test_every_dashboard_query_has_an_answer(prometheus: Prometheus, watched: float, board: str, panel: Panel) -> None:
+    for query in panel.queries.values():
+        asked = re.sub(r"\$(model|tenant)", ".*", query).replace("$__rate_interval", "30s")
+        if panel.empty:
+            prometheus.ask(asked)
+        else:
+            eventually(lambda asked=asked: prometheus.ask(asked), query, 60, 0.5)
+
+
+def test_no_alert_fires_while_the_fleet_serves(prometheus: Prometheus, watched: float) -> None:
+    assert prometheus.ask('count(ALERTS{alertstate="firing"})') == {}

@@ -13,9 +13,10 @@ import signal
 from serving.stopping import StopRequest
 stop = StopRequest()
 try:
-    print("ready", flush=True)
     try:
-        signal.pause()
+        print("ready", flush=True)
+        while True:
+            signal.pause()
     except BaseException:
         print("swallowed", flush=True)
     while True:
