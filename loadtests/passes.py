@@ -14,6 +14,7 @@ from loadtests.metrics import quantiles
 from loadtests.records import Record, read_records
 from loadtests.runinfo import Arrivals, Quantiles, RunInfo, RunKind, StageSpan, SweepFacts, WorkerFacts
 from loadtests.scenario import Scenario
+from loadtests.validity import broken_rules
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def joined_records(made: Sequence[Made]) -> Iterator[Record]:
 def joined_info(made: Sequence[Made], kind: RunKind, sweep: SweepFacts | None = None) -> RunInfo:
     """One run.json for all passes. Its scenario lasts as long as they did together and has no stages of its own."""
     first, last = made[0].info, made[-1].info
+    trusted = _trusted([one.info for one in made], kind)
     length = last.ended_unix - first.started_unix
     whole = first.model_copy(
         update={
@@ -73,13 +75,14 @@ def joined_info(made: Sequence[Made], kind: RunKind, sweep: SweepFacts | None = 
             "scenario": made[-1].of.scenario.model_copy(update={"stages": (), "duration_s": length, "warmup_s": 0.0}),
             "seed": first.seed,
             "ended_unix": last.ended_unix,
-            "interrupted": any(one.info.interrupted for one in made),
+            "interrupted": any(one.info.interrupted and not (kind == "sweep" and one.info.stopped_by) for one in made),
             "requests": sum(one.info.requests for one in made),
             "errors_by_kind": _summed(one.info.errors_by_kind for one in made),
-            "arrivals": _arrivals([one.info for one in made]),
-            "dispatch_lateness_ms": _worst([one.info.dispatch_lateness_ms for one in made]),
-            "loop_lag_ms": _worst([one.info.loop_lag_ms for one in made]),
-            "stopped_by": next((one.info.stopped_by for one in made if one.info.stopped_by), None),
+            "arrivals": _arrivals(trusted),
+            "dispatch_lateness_ms": _worst([info.dispatch_lateness_ms for info in trusted]),
+            "loop_lag_ms": _worst([info.loop_lag_ms for info in trusted]),
+            # A stop condition ends one step of a sweep, as a rate that was not met; the search goes on.
+            "stopped_by": None if kind == "sweep" else _first_reason(made),
             "lost": tuple(text for one in made for text in one.info.lost),
             "stages": tuple(_stage(one, first.started_unix) for one in made),
             "workers": _workers([one.info for one in made]),
@@ -108,6 +111,18 @@ def _stage(one: Made, begin: float) -> StageSpan:
         name=one.of.name, kind=one.of.kind, start_s=shift + measured[0].start_s, end_s=shift + measured[-1].end_s,
         measured=True, rate_per_s=one.of.rate_per_s or one.info.arrivals.requested_rate_per_s, models=models,
     )
+
+
+def _first_reason(made: Sequence[Made]) -> str | None:
+    """The stop condition that ended a pass, the first one's."""
+    return next((one.info.stopped_by for one in made if one.info.stopped_by), None)
+
+
+def _trusted(infos: Sequence[RunInfo], kind: RunKind) -> Sequence[RunInfo]:
+    """The passes that a run's validity is judged by. A sweep that went on until the generator itself could not follow
+    has found what it says about the rates before; of an interference run every pass has to be valid."""
+    good = [info for info in infos if not broken_rules(info)]
+    return good if kind == "sweep" and good else infos
 
 
 def _arrivals(infos: Sequence[RunInfo]) -> Arrivals:

@@ -18,6 +18,7 @@ from loadtests.records import Record
 from loadtests.runinfo import SweepFacts, SweepStep
 from loadtests.scenario import Scenario, Slo, Sweep, at_rate
 from loadtests.statistics import Count, Found, Search, Trial, next_rate
+from loadtests.statistics.dependence import effective_size
 from loadtests.statistics.search import judge
 
 
@@ -52,11 +53,13 @@ class SweepSearch:
     def take(self, step: Pass, records: Iterable[Record], valid: bool) -> None:
         """What came of a step. One that the generator spoilt is recorded, and ends the search: it would spoil every
         higher rate too, and a lower one proves nothing about the target's limit."""
-        measured = [record for record in records if not record.warmup]
+        measured = sorted((record for record in records if not record.warmup), key=lambda record: record.sent)
         counts = {}
         for name, slo in self.slos.items():
             good = [metrics.is_good(record, slo) for record in measured if record.model == name]
-            counts[name] = Count(met=sum(good), total=len(good))
+            # in the order of sending: what waits in one queue is slow together and counts as fewer requests
+            worth = effective_size(np.array(good, dtype=float)) if good else 0.0
+            counts[name] = Count(met=sum(good), total=len(good), worth=worth)
         assert step.rate_per_s is not None
         self._trials.append(Trial(rate_per_s=step.rate_per_s, counts=counts))
         shares = [count.met / count.total for count in counts.values() if count.total]
@@ -72,7 +75,8 @@ class SweepSearch:
         met = {rate for rate in {trial.rate_per_s for trial in self._trials} if self._met(rate)}
         steps = tuple(step.model_copy(update={"met": step.rate_per_s in met and step.valid}) for step in self._steps)
         highest = max((step.rate_per_s for step in steps if step.met), default=None)
-        missed = [step.rate_per_s for step in steps if not step.met and (highest is None or step.rate_per_s > highest)]
+        # What the generator spoilt says nothing about the target.
+        missed = [s.rate_per_s for s in steps if s.valid and not s.met and (highest is None or s.rate_per_s > highest)]
         return SweepFacts(
             method=self._sweep.search, goal=self.scenario.slo_attainment, steps=steps, highest_met_per_s=highest,
             lowest_missed_per_s=min(missed, default=None),

@@ -19,6 +19,7 @@ from loadtests.report.style import CSS
 from loadtests.report.timecard import time_card
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_PASSES = {"sweep": "sweep over rates", "interference": "each model alone, then the mix"}
 _HEADING = re.compile(r'<section class="card" id="([^"]+)"[^>]*><h2[^>]*>(.*?)</h2>')
 
 
@@ -55,7 +56,10 @@ def render_html(report: Report) -> str:
 def _subtitle(report: Report) -> str:
     run = report.run
     started = datetime.fromtimestamp(run.started_unix, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    measured = f"{run.duration_s - run.warmup_s:g} s measured after {run.warmup_s:g} s of warm-up"
+    if run.kind == "mix":
+        measured = f"{run.duration_s - run.warmup_s:g} s measured after {run.warmup_s:g} s of warm-up"
+    else:
+        measured = f"{_PASSES[run.kind]}, {len(run.stages)} passes in {run.duration_s:.0f} s"
     return f"Load test of {len(report.models)} models together · {started} · {measured}"
 
 

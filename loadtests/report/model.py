@@ -9,19 +9,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from loadtests.context import BreakEven, FleetContext, Machine, PriceBook, Role
-from loadtests.runinfo import Arrivals, Quantiles
+from loadtests.report.parts import Estimated, Part
+from loadtests.runinfo import Arrivals, Quantiles, RunKind, StageSpan, SweepFacts, WorkerFacts
 from loadtests.scenario import Slo
 
 CostBasis = Literal["fully_loaded", "charged"]
 LatencyKind = Literal["ttft", "ttft_from_scheduled", "tpot", "inter_chunk", "e2e"]
 Answer = Literal["met", "missed", "undecided"]
-
-
-class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Verdict(Part):
@@ -33,14 +28,6 @@ class Verdict(Part):
     result: Literal["pass", "fail", "invalid"]
     reasons: list[str]
     certain: bool
-
-
-class Estimated(Part):
-    """A figure and its 95% confidence interval; an end is None where too few requests tell it."""
-
-    value: float
-    low: float | None
-    high: float | None
 
 
 class Latency(Part):
@@ -260,6 +247,13 @@ class RunFacts(Part):
     loop_lag_ms: Quantiles
     locust_version: str
     python_version: str
+    kind: RunKind
+    loop: Literal["open", "closed", "mixed"]
+    stopped_by: str | None
+    lost: tuple[str, ...]
+    stages: tuple[StageSpan, ...]
+    workers: tuple[WorkerFacts, ...]
+    sweep: SweepFacts | None
 
 
 class Provenance(Part):
@@ -304,7 +298,7 @@ class PeerFigure(Part):
 class Report(Part):
     """report.json."""
 
-    format: int = 2
+    format: int = 3
     confidence: float
     verdict: Verdict
     notes: list[str]

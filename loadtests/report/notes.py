@@ -15,6 +15,8 @@ def notes(models: Mapping[str, ModelReport], run: RunFacts, ledger: Ledger | Non
     """The notes that apply, the gravest first."""
     return [
         *_random_weights(models),
+        *_cut_short(run),
+        *_closed_loop(run),
         *_costs(models, ledger),
         *_uncertain(models),
         *_warmup(models, run),
@@ -31,6 +33,22 @@ def _random_weights(models: Mapping[str, ModelReport]) -> list[str]:
         "say nothing about the real model's speed, quality, cost or saving. They show that the system "
         "works and what it adds up."
     ]
+
+
+def _cut_short(run: RunFacts) -> list[str]:
+    if not (run.interrupted or run.lost):
+        return []
+    lasted = run.ended_unix - run.started_unix
+    return [f"Partial results: the run ended after {lasted:.0f} of {run.duration_s:.0f} s; what was seen until then "
+            "is counted."]
+
+
+def _closed_loop(run: RunFacts) -> list[str]:
+    if run.loop == "open":
+        return []
+    who = "Every user waits" if run.loop == "closed" else "Some users wait"
+    return [f"Closed loop: {who} for an answer before asking again, so a slow fleet is asked less and looks better "
+            "than it would to people who come whatever others are waiting for."]
 
 
 def _costs(models: Mapping[str, ModelReport], ledger: Ledger | None) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from loadtests.report import figures
 from loadtests.report.markup import card, details, facts, muted, table
 from loadtests.report.model import PeerFigure, Report
+from loadtests.runinfo import WorkerFacts
 
 _KINDS = {
     "connect": "no connection",
@@ -20,6 +22,13 @@ _KINDS = {
     "http_429": "too many requests",
     "http_503": "no replica or no seat",
     "http_504": "deadline passed",
+}
+
+
+_LOOPS = {
+    "open": "open loop: requests leave when they are due, whatever others wait for",
+    "closed": "closed loop: a user waits for the answer before asking again",
+    "mixed": "open loop for some models, closed for others",
 }
 
 
@@ -60,6 +69,8 @@ def run_card(report: Report) -> str:
             f"{arrivals.sent:,} of {arrivals.scheduled:,} sent; {arrivals.achieved_rate_per_s:.2f} of "
             f"{arrivals.requested_rate_per_s:.2f} per second",
         ),
+        ("Load", _LOOPS[run.loop]),
+        ("Workers", _workers(run.workers)),
         ("Dispatch lateness", f"p50 {figures.ms(lateness['p50'])}, p99 {figures.ms(lateness['p99'])} ms"),
         ("Event-loop lag", f"p50 {figures.ms(lag['p50'])}, p99 {figures.ms(lag['p99'])} ms"),
         ("Longest gap in a stream, p99", _gaps(report)),
@@ -72,6 +83,19 @@ def run_card(report: Report) -> str:
     items = [(escape(name), escape(value) or figures.DASH) for name, value in told]
     description = muted(escape(run.description)) if run.description else ""
     return card("The run", description + facts(items), "run")
+
+
+def _workers(workers: Sequence[WorkerFacts]) -> str:
+    """How many, how hard the busiest worked, and how far clocks were apart."""
+    if not workers:
+        return ""
+    busiest = max(workers, key=lambda worker: worker.cpu_share)
+    told = f"{len(workers)}; the busiest used {busiest.cpu_share:.0%} of a core at most"
+    told += f", {busiest.chunks_per_s:,.0f} chunks/s"
+    if len(workers) > 1:
+        off = max(abs(worker.clock_offset_ms) + worker.clock_error_ms for worker in workers)
+        told += f"; clocks within {figures.ms(off)} ms"
+    return told
 
 
 def _gaps(report: Report) -> str:

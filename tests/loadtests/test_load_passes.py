@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from load_samples import CHAT
+from load_samples import CHAT, make_record, make_run, make_scenario
 from test_load_run import run, write_scenario
 
 from loadtests.arrivals import schedule
+from loadtests.metrics import quantiles
+from loadtests.passes import Made, Pass, joined_info
 from loadtests.records import read_records
 from loadtests.report import build
 from loadtests.runinfo import load_run_info
+from loadtests.scenario import Slo
+from loadtests.sweeping import SweepSearch
+from loadtests.validity import broken_rules
 
 
 def test_two_workers_share_one_schedule(start_fake, tmp_path):
@@ -67,3 +74,33 @@ def test_a_sweep_finds_a_rate(start_fake, tmp_path):
     info = load_run_info(tmp_path / "run.json")
     assert [round(step.rate_per_s) for step in info.sweep.steps][:1] == [30] and info.kind == "sweep"
     assert {record.stage for record in read_records(tmp_path / "records.jsonl")} == {s.stage for s in info.sweep.steps}
+
+
+def joined(kind, *infos):
+    scenario = make_scenario(duration_s=2.0)
+    steps = [Pass(f"p{n}", "step", scenario, n, rate_per_s=4.0) for n in range(len(infos))]
+    made = [Made(step, info, Path("none")) for step, info in zip(steps, infos, strict=True)]
+    return joined_info(made, kind)
+
+
+def test_a_rate_that_the_generator_cannot_send_does_not_spoil_a_sweep():
+    scenario = make_scenario(duration_s=2.0)
+    good, late = make_run(scenario), make_run(scenario, dispatch_lateness_ms=quantiles([500.0]))
+    stopped = make_run(scenario, interrupted=True, stopped_by="too many failed")
+    assert broken_rules(joined("sweep", good, stopped, late)) == []
+    assert joined("sweep", good, stopped).stopped_by is None
+    assert "lateness" in broken_rules(joined("sweep", late))[0]
+    assert "lateness" in broken_rules(joined("interference", good, late))[0]
+
+
+def test_a_spoilt_rate_is_no_upper_end_of_a_sweep():
+    stage = {"kind": "sweep", "low_per_s": 4.0, "high_per_s": 8.0, "search": "grid", "steps": 2}
+    models = {"a": {"users": [CHAT], "slo": {"ttft_ms": 500.0, "tpot_ms": 500.0}}}
+    search = SweepSearch(make_scenario(stages=[stage], models=models, duration_s=35.0, warmup_s=5.0),
+                         {"a": Slo(ttft_ms=500.0, tpot_ms=500.0)})
+    search.take(search.next(), [make_record(arrival=n) for n in range(80)], valid=True)
+    broken = [make_record(arrival=n, error={"kind": "x", "detail": ""}) for n in range(80)]
+    search.take(search.next(), broken, valid=False)
+    facts = search.facts()
+    assert (facts.highest_met_per_s, facts.lowest_missed_per_s) == (pytest.approx(4.0), None)
+    assert search.next() is None

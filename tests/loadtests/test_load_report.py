@@ -163,6 +163,33 @@ def test_a_generator_that_did_not_keep_up_makes_the_run_invalid(changes, reason)
     assert "a: 1 of 3 requests failed" in made.verdict.reasons
 
 
+@pytest.mark.parametrize(("changes", "reason"), [
+    ({"lost": ("worker 1 (w) died; its records since its last batch are missing",)}, "worker 1"),
+    ({"workers": ({"index": 1, "host": "far", "requests": 9, "chunks": 9, "cpu_share": 0.2, "chunks_per_s": 9,
+                   "clock_offset_ms": 30.0},)}, "the clock of worker 1 on far is off by up to 30 ms"),
+    ({"loop_lag_ms": quantiles([150.0]), "workers": ({"index": 0, "host": "h", "requests": 9, "chunks": 9,
+      "cpu_share": 0.99, "chunks_per_s": 9_000},)}, "worker 0 used 99% of a core at 9,000 chunks/s"),
+])
+def test_the_report_goes_by_the_same_rules_as_the_run(changes, reason):
+    made = report(run=make_run(SCENARIO, **changes))
+    assert made.verdict.result == "invalid" and reason in made.verdict.reasons[0]
+    assert "INVALID" in Page(render_html(made)).text
+
+
+def test_a_run_that_its_stop_condition_ended_fails_and_is_marked():
+    made = report(run=make_run(SCENARIO, interrupted=True, stopped_by="9 requests failed, the limit is 9",
+                               ended_unix=1_800_000_004.0))
+    assert made.verdict.result == "fail" and made.verdict.certain
+    assert "stopped early: 9 requests failed" in made.verdict.reasons[0]
+    assert any("Partial results: the run ended after 4 of 10 s" in note for note in made.notes)
+
+
+def test_a_closed_loop_is_said_where_it_is_read():
+    made = report(run=make_run(SCENARIO, loop="closed"))
+    assert any(note.startswith("Closed loop") for note in made.notes)
+    assert "closed loop: a user waits" in Page(render_html(made)).text
+
+
 def test_a_model_without_a_request_makes_the_run_invalid():
     made = report([record for record in RECORDS if record.model == "a" or record.warmup])
     assert made.verdict.result == "invalid" and "b got no request" in made.verdict.reasons[0]
