@@ -70,6 +70,7 @@ class GatewayReplica:
         from serving.gateway.server import GatewayServer, listen
         from serving.ledger.adapters import FollowedAdapters
         from serving.ledger.live import LedgerKeyring, LedgerRecords
+        from serving.telemetry import traces
         from serving.telemetry.meter import PrometheusMeter
 
         around = around or Surroundings.here()
@@ -79,9 +80,10 @@ class GatewayReplica:
         self._readings = DurableReadings(ledger, own_spool(around.spool_dir, "gateway-time", limits.spool_bytes))
         self._overheads = overheads.OverheadKeeper(overheads.meters(fleet, ("gateway",)), self._readings,
                                                    unmetered=lambda: self._records.unmetered).start()
+        self._tracer = traces.tracer(fleet.traces, fleet.name)
         ports = Ports(LedgerKeyring(ledger, around.pepper), RayReplicaDirectory(fleet, failed), self._records,
                       PrometheusMeter({name: model.slo for name, model in fleet.models.items()}),
-                      FollowedAdapters(ledger))
+                      FollowedAdapters(ledger), tracer=self._tracer)
         sock = listen(fleet.gateway.host, fleet.gateway.port)
         self._server = GatewayServer(Gateway(fleet, ports, around.secret), fleet.gateway, sock)
         await self._server.start()
@@ -97,6 +99,8 @@ class GatewayReplica:
         await asyncio.to_thread(self._overheads.close)
         await asyncio.to_thread(self._records.close)
         self._readings.close()
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
 
 
 def model_application(fleet: Fleet, name: str, compared: tuple[Comparison, ...], sources: Sources,

@@ -23,7 +23,7 @@ from ray.llm._internal.serve.engines.vllm.vllm_models import VLLMEngineConfig
 from ray.serve.llm import LLMConfig, build_llm_deployment
 
 from serving.carrier.server import CarrierServer
-from serving.engines import adapters, scaling, sockets, stored
+from serving.engines import adapters, scaling, sockets, stored, tracing
 from serving.engines.books import Books, ReplicaFacts, Write
 from serving.engines.names import CARRIER, ENDPOINT
 from serving.engines.scheduler import ADDRESS_KEY, QUALIFIED_NAME
@@ -132,8 +132,9 @@ def llm_config(fleet: Fleet, spec: ModelSpec, name: str, source: str, env: dict[
             "health_check_timeout_s": 30,
         },
         log_engine_metrics=False,  # vLLM's own prometheus_client registry, scraped at the replica's port
-        engine_kwargs=engine_kwargs(spec, adapter_sources),
-        runtime_env={"env_vars": environment(fleet, spec, source, adapter_sources) | env},
+        engine_kwargs=tracing.arguments(fleet.traces) | engine_kwargs(spec, adapter_sources),
+        runtime_env={"env_vars": tracing.environment(fleet.traces, fleet.name, name)
+                     | environment(fleet, spec, source, adapter_sources) | env},
         **hardware,
     )
 

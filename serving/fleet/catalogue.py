@@ -22,15 +22,9 @@ from serving.fleet.media import MediaSpec
 from serving.fleet.modelspec import ModelSpec
 from serving.fleet.modelspec import ReplicaRange as ReplicaRange
 from serving.fleet.money import PriceLine
+from serving.fleet.observing import MetricsSpec, TraceSpec
 from serving.fleet.presets import PresetSpec
 from serving.fleet.specs import AdapterSpec, GatewaySpec, Name, RouteSpec, TenantSpec
-
-
-class MetricsSpec(Strict):
-    """Where Prometheus scrapes."""
-
-    host: str = Field("127.0.0.1", description="Address of the exporter.")
-    port: int = Field(9464, ge=1, le=65535, description="Port of the exporter.")
 
 
 class Fleet(Strict):
@@ -48,6 +42,7 @@ class Fleet(Strict):
     gateway: GatewaySpec = Field(default_factory=GatewaySpec)
     media: MediaSpec = Field(default_factory=MediaSpec)
     metrics: MetricsSpec = Field(default_factory=MetricsSpec)
+    traces: TraceSpec = Field(default_factory=TraceSpec)
     costs: CostSpec = Field(default_factory=CostSpec)
     ledger: LedgerSpec = Field(default_factory=LedgerSpec)
 

@@ -21,7 +21,9 @@ def of_model(fleet: Fleet, name: str, compared: tuple[object, ...] = ()) -> str:
     """The digest of all that a replica of `name` is made from. `compared`: what `catalogue.comparisons` gives."""
     spec = fleet.models[name]
     profile = fleet.accelerators[spec.accelerator]
-    return _digest({
+    # engines learn of traces only where there are any
+    traced = {"traces": fleet.traces.url} if fleet.traces.url and fleet.traces.engines else {}
+    return _digest(traced | {
         "model": spec.model_dump(mode="json", exclude=_GATEWAYS_ALONE),
         "accelerator": profile.model_dump(mode="json"),
         "book": fleet.accelerator_book.version if profile.price is not None and fleet.accelerator_book else "",

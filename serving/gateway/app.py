@@ -33,7 +33,16 @@ from serving.gateway.forward import Call, Forward, holder, response_id
 from serving.gateway.lanes import Lane, Place
 from serving.gateway.listing import Listing
 from serving.gateway.media.fetching import Fetcher
-from serving.gateway.ports import AddedAdapters, Keyring, MediaSource, Meter, NoAdapters, Records, ReplicaDirectory
+from serving.gateway.ports import (
+    AddedAdapters,
+    Keyring,
+    MediaSource,
+    Meter,
+    NoAdapters,
+    Records,
+    ReplicaDirectory,
+    Tracer,
+)
 from serving.gateway.request import Body
 from serving.gateway.wire import EXTENSION, Wire
 
@@ -48,7 +57,7 @@ _OPEN = ("/healthz", "/health", "/readyz", "/openapi.json")  # /health: as vLLM,
 @dataclass(frozen=True)
 class Ports:
     """The gateway's surroundings. `media`: where files come from that requests name by URL; None: from the hosts that
-    the fleet file allows."""
+    the fleet file allows. `tracer`: None where nothing is traced."""
 
     keys: Keyring
     replicas: ReplicaDirectory
@@ -56,6 +65,7 @@ class Ports:
     meter: Meter
     adapters: AddedAdapters = field(default_factory=NoAdapters)
     media: MediaSource | None = None
+    tracer: Tracer | None = None
 
 
 class Gateway:
@@ -160,7 +170,14 @@ class Gateway:
         method, path = scope["method"], scope["path"]
         if path.startswith("/v1/messages"):
             exchange.dialect = "messages"
+        if self._ports.tracer is not None:
+            exchange.spans = self._ports.tracer.begin(method, path, headers.get(b"traceparent"),
+                                                      headers.get(b"tracestate", ""))
+        if exchange.spans is not None:
+            exchange.spans.part("auth")
         exchange.principal = await self._ports.keys.principal(_key(headers))
+        if exchange.spans is not None:
+            exchange.spans.part("read")
         if path == "/v1/models" or path.startswith("/v1/models/"):
             await self._models(method, path, send, exchange)
             return "finished"
@@ -299,10 +316,13 @@ class Gateway:
         return await self._refuse(DeadlineExceeded(exchange.deadline_s), send, wire, exchange)
 
     def _settle(self, exchange: Exchange, outcome: Outcome) -> None:
-        record, used = exchange.record(outcome), exchange.answer.usage
-        self._ports.meter.answered(record, used.cost_usd if used and exchange.recorded else None)
+        record, used, spans = exchange.record(outcome), exchange.answer.usage, exchange.spans
+        cost_usd = used.cost_usd if used and exchange.recorded else None
+        self._ports.meter.answered(record, cost_usd, spans.trace_id if spans is not None else "")
         if exchange.principal is not None and exchange.recorded:
             self._ports.records.put(record)
+        if spans is not None:
+            spans.end(record, cost_usd)
 
 
 def _left(wire: Wire) -> tuple[Outcome, int]:

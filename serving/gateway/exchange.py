@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from serving.fleet.records import Outcome, RequestRecord
 from serving.fleet.tenants import Principal
 from serving.gateway.endpoints import Dialect
+from serving.gateway.ports import Spans
 from serving.gateway.usage import Usage
 
 CLIENT_CLOSED = 499  # no one receives this status; records and metrics show it
@@ -52,6 +53,7 @@ class Exchange:
     deadline_s: float = 0.0
     answer: Answer = field(default_factory=Answer)
     stopped: str = ""
+    spans: Spans | None = None  # of a request that is traced
     task: asyncio.Task[None] | None = None
 
     def stop(self, reason: str) -> None:

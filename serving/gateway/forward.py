@@ -21,6 +21,7 @@ from serving.gateway.relay import deliver
 from serving.gateway.upstream import ReplicaGone, Upstream
 from serving.gateway.wire import Wire
 
+_TRACE = (b"traceparent", b"tracestate")
 _TRIES = 4  # replicas asked for one request, over all its models
 _RESPONSE = re.compile(r"resp_[0-9a-f]{16}_[\w-]{1,80}", re.ASCII)  # it goes upstream as part of a path
 _DEATHS = 2  # of them, how many may die of it: a request that kills engines must not go through the whole fleet
@@ -66,6 +67,8 @@ class Forward:
         failed: FlotillaError | None = None
         deaths, stale = 0, False
         for tries_left in reversed(range(_TRIES)):
+            if exchange.spans is not None:
+                exchange.spans.part("queue")
             try:
                 place = await self._place(call, target, exchange)
             except NoReplica:
@@ -101,7 +104,11 @@ class Forward:
     async def _ask(self, call: Call, place: Place, target: Target, exchange: Exchange, wire: Wire, send: Any,
                    tries_left: int) -> bool:
         """Whether the caller has the answer; False: another replica may do better."""
-        ask = Ask(call.method, call.path, call.query, call.headers, call.body(place))
+        headers = call.headers
+        if exchange.spans is not None:  # what the caller said of its trace stands before it; ours is part of that
+            ours = exchange.spans.asked(place.model, place.replica.replica_id)
+            headers = [h for h in headers if h[0] not in _TRACE] + list(ours)
+        ask = Ask(call.method, call.path, call.query, headers, call.body(place))
         reply = await self._upstream.ask(place.replica, ask)
         try:
             await reply.begin()

@@ -118,6 +118,39 @@ class Meter(Protocol):
         """A request for `model` goes to its fallback `to`."""
         ...
 
-    def answered(self, record: RequestRecord, cost_usd: float | None) -> None:
-        """A request, whole, with the cost that its answer named."""
+    def answered(self, record: RequestRecord, cost_usd: float | None, trace_id: str = "") -> None:
+        """A request, whole, with the cost that its answer named, and its trace if it has one."""
+        ...
+
+
+class Spans(Protocol):
+    """The spans of one request that is traced."""
+
+    @property
+    def trace_id(self) -> str:
+        """The trace's id, 32 hexadecimal digits."""
+        ...
+
+    def part(self, name: str) -> None:
+        """This part of the request begins, and the one before ends."""
+        ...
+
+    def asked(self, model: str, replica: str) -> tuple[tuple[bytes, bytes], ...]:
+        """A replica is asked. Returns the headers that let its engine's spans go on from here."""
+        ...
+
+    def first_byte(self) -> None:
+        """The answer has begun."""
+        ...
+
+    def end(self, record: RequestRecord, cost_usd: float | None) -> None:
+        """The request is over. Must not block, must not raise."""
+        ...
+
+
+class Tracer(Protocol):
+    """Decides which requests are traced."""
+
+    def begin(self, method: str, path: str, traceparent: str | None, tracestate: str) -> Spans | None:
+        """A request has come. None: it is not traced."""
         ...

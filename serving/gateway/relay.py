@@ -61,6 +61,8 @@ async def _stream(reply: Reply, exchange: Exchange, wire: Wire, send: Any, start
     reply.pipe(pipe.feed, pipe.ended)
     await pipe.wait_first()
     answer.code, answer.begun, answer.first_byte_at = reply.status, True, time.monotonic()
+    if exchange.spans is not None:
+        exchange.spans.first_byte()
     wire.unchunked()
     try:
         await send(start)

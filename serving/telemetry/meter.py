@@ -49,7 +49,7 @@ class PrometheusMeter:
         """A request goes to a fallback."""
         self._of("flotilla_fallbacks_total", model, to).inc()
 
-    def answered(self, record: RequestRecord, cost_usd: float | None) -> None:
+    def answered(self, record: RequestRecord, cost_usd: float | None, trace_id: str = "") -> None:
         """Count one request."""
         of, who = self._of, (record.model, record.tenant)
         of("flotilla_requests_total", *who, record.endpoint, str(record.code)).inc()

@@ -22,7 +22,7 @@ from serving.fleet.config import parse
 from serving.fleet.records import RequestRecord
 from serving.fleet.tenants import Principal
 from serving.gateway.app import Gateway, Ports
-from serving.gateway.ports import MediaSource
+from serving.gateway.ports import MediaSource, Tracer
 from serving.gateway.server import limits, listen
 from serving.gateway.wire import with_limits
 
@@ -151,7 +151,7 @@ class Counted:
     def moved(self, model: str, to: str) -> None:
         self.moves.append((model, to))
 
-    def answered(self, record: RequestRecord, cost_usd: float | None) -> None:
+    def answered(self, record: RequestRecord, cost_usd: float | None, trace_id: str = "") -> None:
         self.answers.append((record, cost_usd))
 
 
@@ -159,7 +159,7 @@ class Rig:
     """A gateway under test. `close` checks what must hold whatever was asked."""
 
     def __init__(self, timeout_s: float = 30.0, fleet: str = "", carried: bool = False,
-                 media: MediaSource | None = None) -> None:
+                 media: MediaSource | None = None, tracer: Tracer | None = None) -> None:
         self._kind = CarriedReplica if carried else FakeReplica
         self.directory, self.meter = Directory(), Counted()
         self.records: asyncio.Queue[RequestRecord] = asyncio.Queue()
@@ -168,7 +168,8 @@ class Rig:
         self.accepting = True
         self.fleet = parse(fleet or FLEET % timeout_s, "sample", Fleet)
         self.added = Added()
-        self.gateway = Gateway(self.fleet, Ports(Keys(), self.directory, self, self.meter, self.added, media), SECRET)
+        self.gateway = Gateway(self.fleet, Ports(Keys(), self.directory, self, self.meter, self.added, media,
+                                                 tracer), SECRET)
 
     def put(self, record: RequestRecord) -> None:
         """The gateway's port for records."""

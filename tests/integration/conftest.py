@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from live_calls import Caller
 from live_fleet import LiveFleet, fleet_file, no_interrupts, remains
+from otlp_collector import Collector
 
-TENANTS = ("loads", "sdk", "clients", "fuzz", "raw", "leaver", "meter", "books", "keyed", "watcher", "crash")
+TENANTS = ("loads", "sdk", "clients", "fuzz", "raw", "leaver", "meter", "books", "keyed", "watcher", "crash", "traced")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,10 +22,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFleet]:
+def collector() -> Iterator[Collector]:
+    """Where the fleet's spans go."""
+    made = Collector()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def fleet(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[LiveFleet]:
     """Two models and two gateways, up. However the session ends, nothing of them may be left."""
     folder = tmp_path_factory.mktemp("live")
-    live = LiveFleet(folder / "state", fleet_file(folder, ("qwen", "llama"), TENANTS))
+    traces = {"endpoint": collector.endpoint, "sample_ratio": 0}  # what callers trace, and nothing else
+    live = LiveFleet(folder / "state", fleet_file(folder, ("qwen", "llama"), TENANTS, traces=traces))
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         live.start()

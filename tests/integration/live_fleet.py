@@ -46,9 +46,9 @@ def eventually(read: Callable[[], T], what: str, within_s: float = 10.0, every_s
         time.sleep(every_s)
 
 
-def fleet_file(folder: Path, models: tuple[str, ...], tenants: tuple[str, ...]) -> Path:
+def fleet_file(folder: Path, models: tuple[str, ...], tenants: tuple[str, ...], **sections: Any) -> Path:
     """The laptop's fleet file with only these models and tenants, bodies up to 1 MiB, and SLOs that a busy machine
-    keeps: what is tested is that the fleet is right, not that the machine is fast.
+    keeps: what is tested is that the fleet is right, not that the machine is fast. `sections`: more of the file.
     """
     fleet = yaml.safe_load(LAPTOP.read_text())
     slow = {"ttft_ms": 30_000, "tpot_ms": 2_000}
@@ -58,6 +58,7 @@ def fleet_file(folder: Path, models: tuple[str, ...], tenants: tuple[str, ...]) 
         "models": {name: fleet["models"][name] | {"slo": dict(slow)} for name in models},
         "tenants": {name: {} for name in tenants},
         "gateway": {"max_body_mib": 1},
+        **sections,
     }
     file = folder / "fleet.yaml"
     file.write_text(yaml.safe_dump(fleet, sort_keys=False))

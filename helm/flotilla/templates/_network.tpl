@@ -29,6 +29,13 @@ podSelector:
 - {port: 1024, endPort: {{ sub (int (index .Values.networkPolicy.replicaPorts 0)) 1 }}}
 - {port: {{ add (int (index .Values.networkPolicy.replicaPorts 1)) 1 }}, endPort: 65535}
 {{- end -}}
+{{- define "flotilla.toCollector" -}}
+{{- with .Values.networkPolicy.collector }}
+- to:
+{{ toYaml . | indent 4 }}
+{{- end }}
+{{- end -}}
+
 {{- define "flotilla.toHub" -}}
 {{- if and .Values.models.hub (not .Values.modelCache.offline) }}
 - to:

@@ -1,0 +1,44 @@
+"""A caller's trace goes through the gateway into the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from live_calls import CHAT, Caller, chat
+from otlp_collector import Collector, Seen
+
+pytestmark = pytest.mark.integration
+TENANT = "traced"
+SPAN = "00f067aa0ba902b7"
+
+
+def spans_of(trace: str, collector: Collector) -> dict[str, Seen]:
+    """The spans of a trace by name, once gateway and engine have sent theirs."""
+    found = collector.wait(lambda spans: {"flotilla-gateway", "flotilla-engine"} <= {
+        s.service for s in spans if s.trace_id == trace}, 20)
+    return {s.name: s for s in found if s.trace_id == trace}
+
+
+def test_the_engines_span_is_below_the_gateways(
+        callers: Callable[[str], Caller], collector: Collector) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    answer = callers(TENANT).call(CHAT, chat("qwen", stream=True), traceparent=f"00-{trace}-{SPAN}-01")
+    assert answer.status == 200
+    found = spans_of(trace, collector)
+    upstream, engine, whole = found["upstream"], found["llm_request"], found["chat_completions"]
+    assert whole.parent_id == SPAN and upstream.parent_id == whole.span_id and engine.parent_id == upstream.span_id
+    assert upstream.began <= engine.began + 0.01 and engine.ended <= upstream.ended + 0.05
+    assert engine.attributes["gen_ai.usage.completion_tokens"] == whole.attributes["gen_ai.usage.output_tokens"] == 16
+    assert whole.attributes["flotilla.request_id"] == answer.request_id
+    assert whole.attributes["flotilla.cost_usd"] > 0
+
+
+def test_what_no_one_traces_leaves_no_span(callers: Callable[[str], Caller], collector: Collector) -> None:
+    quiet, loud = "aaaa2f3577b34da6a3ce929d0e0e4736", "bbbb2f3577b34da6a3ce929d0e0e4736"
+    before = len(collector.spans)
+    assert callers(TENANT).call(CHAT, chat("qwen")).status == 200
+    assert callers(TENANT).call(CHAT, chat("qwen"), traceparent=f"00-{quiet}-{SPAN}-00").status == 200
+    assert callers(TENANT).call(CHAT, chat("qwen"), traceparent=f"00-{loud}-{SPAN}-01").status == 200
+    spans_of(loud, collector)
+    assert {s.trace_id for s in collector.spans[before:]} == {loud}
