@@ -19,7 +19,7 @@ from loadtests.context import (
 )
 from loadtests.metrics import quantiles
 from loadtests.records import Record, read_records
-from loadtests.report import costs
+from loadtests.report import costs, stretches
 from loadtests.report.definitions import DEFINITIONS
 from loadtests.report.estimates import Sample, shown
 from loadtests.report.groups import group
@@ -107,10 +107,17 @@ def report_of(inputs: Inputs) -> Report:
         models=models,
         errors=_errors(inputs.records),
         timeline=timeline(inputs.records, list(slos), slos),
+        stages=stretches.stages(inputs.run, inputs.records, slos, _no_bill),
+        saturation=stretches.saturation(inputs.run, inputs.records, slos, _no_bill),
+        interference=stretches.interference(inputs.run, inputs.records, slos),
         ledger=_ledger(inputs.ledger, models),
         definitions=list(DEFINITIONS),
         as_others_define=as_others_define(window.records(inputs.records), slos, window.length_s),
     )
+
+
+def _no_bill(start_s: float, end_s: float) -> None:
+    """What a stretch cost, when nobody watched the bill."""
 
 
 def model_sample(

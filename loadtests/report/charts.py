@@ -135,13 +135,14 @@ class Frame:
         place = f'x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{bottom - top:.1f}"'
         return f'<rect class="{kind}" {place}><title>{escape(title)}</title></rect>'
 
-    def upright(self, x: float, kind: str, text: str = "") -> str:
-        """A vertical line, with a text at its top."""
+    def upright(self, x: float, kind: str, text: str = "", drop: float = 0.0) -> str:
+        """A vertical line, with a text at its top; drop: how many pixels lower."""
         left, top = self.point(x, self.y.high)
         _, bottom = self.point(x, self.y.low)
         end = left > self.width * 0.7
+        x, y, anchor = left + (-4 if end else 4), top - 4 + drop, "end" if end else "start"
         said = (
-            f'<text x="{left + (-4 if end else 4):.1f}" y="{top - 4:.1f}" text-anchor="{"end" if end else "start"}">'
+            f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
             f"{escape(text)}</text>"
             if text
             else ""

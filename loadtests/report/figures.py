@@ -61,7 +61,7 @@ def count(value: int | None) -> str:
     return DASH if value is None else f"{value:,}"
 
 
-def span(found: Estimated | None, text: Callable[[float], str]) -> str:
+def span(found: Estimated | None, text: Callable[[float], str], between: str = "–") -> str:
     """An interval in words: 12–15; "at least 12" where its upper end is not known; a dash where nothing is."""
     if found is None or (found.low is None and found.high is None):
         return DASH
@@ -69,7 +69,7 @@ def span(found: Estimated | None, text: Callable[[float], str]) -> str:
         return f"at least {text(found.low or 0.0)}"
     if found.low is None:
         return f"at most {text(found.high)}"
-    return f"{text(found.low)}–{text(found.high)}"
+    return f"{text(found.low)}{between}{text(found.high)}"
 
 
 def utilisation(share: float | None) -> str:

@@ -13,6 +13,7 @@ from loadtests.report import answers
 from loadtests.report.costcard import cost_card
 from loadtests.report.latencycard import latency_card, tokens_card, turns_card
 from loadtests.report.model import Report
+from loadtests.report.passcards import interference_card, pareto_card, saturation_card, stages_card
 from loadtests.report.runcard import definitions_card, errors_card, run_card
 from loadtests.report.slocard import slo_card
 from loadtests.report.style import CSS
@@ -31,9 +32,13 @@ def render_html(report: Report) -> str:
         make(report)
         for make in (
             slo_card,
+            saturation_card,
+            interference_card,
             cost_card,
+            pareto_card,
             latency_card,
             time_card,
+            stages_card,
             turns_card,
             tokens_card,
             errors_card,

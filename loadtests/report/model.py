@@ -11,6 +11,7 @@ from typing import Literal
 
 from loadtests.context import BreakEven, FleetContext, Machine, PriceBook, Role
 from loadtests.report.parts import Estimated, Part
+from loadtests.report.passmodel import Interference, Saturation, StageReport
 from loadtests.runinfo import Arrivals, Quantiles, RunKind, StageSpan, SweepFacts, WorkerFacts
 from loadtests.scenario import Slo
 
@@ -309,6 +310,9 @@ class Report(Part):
     models: dict[str, ModelReport]
     errors: list[ErrorGroup]
     timeline: Timeline
+    stages: list[StageReport]
+    saturation: Saturation | None
+    interference: list[Interference]
     ledger: LedgerFacts | None
     definitions: list[Definition]
     as_others_define: list[PeerFigure]
