@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,34 +20,45 @@ from typing import Any
 from serving import overheads
 from serving.clusterweights import Sources
 from serving.engines.names import GATEWAY_APP, GATEWAY_DEPLOYMENT, app_name
-from serving.errors import StartFailed
+from serving.errors import LedgerError, StartFailed
 from serving.fleet.catalogue import Fleet, comparisons
+from serving.fleet.demand import estimators
 from serving.fleet.prices import Comparison, PriceBook
 from serving.fleet.records import MeterReading
 from serving.fleet.resources import GATEWAY_CPUS
+from serving.fleet.roster import Roster
+from serving.ledger import tenants
+from serving.ledger.budgets import LedgerTruth
 from serving.ledger.durable import DurableReadings, own_spool
 from serving.ledger.store import Ledger
+from serving.quotastore.base import Store
+from serving.quotastore.client import BookClient
+from serving.quotastore.desk import Desk
+from serving.quotastore.own import OwnBook
 from serving.settings import Settings
 
 Progress = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where a fleet keeps its things and what its parts trust each other by."""
+    """Where a fleet keeps its things and what its parts trust each other by. `quotas`: where gateways count limits
+    together, a URL or the path of a socket; empty: each counts for itself."""
 
     database: str
     spool_dir: Path
     multiprocess_dir: Path
     pepper: bytes
     secret: str
+    quotas: str = ""
 
     @classmethod
     def here(cls) -> Surroundings:
         """Those of this process's environment: in a cluster secrets do not travel through Ray. Raises: ConfigError."""
         own = Settings.read(os.environ)
         return cls(own.database, own.spool_dir, Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")), own.pepper(),
-                   own.gateway_secret())
+                   own.gateway_secret(), own.quota_url)
 
 
 def open_sink(around: Surroundings | None, limit_bytes: int, replica_id: str) -> Callable[[MeterReading], None]:
@@ -55,6 +68,19 @@ def open_sink(around: Surroundings | None, limit_bytes: int, replica_id: str) ->
     """
     around = around or Surroundings.here()
     return DurableReadings(Ledger.later(around.database), own_spool(around.spool_dir, "replica", limit_bytes))
+
+
+def open_desk(fleet: Fleet, where: str, ledger: Ledger, roster: Roster) -> Desk:
+    """What a gateway asks about limits. `where`: as `Surroundings.quotas`. Raises: ConfigError for a wrong URL."""
+    if "://" in where:
+        from serving.quotastore.redis import RedisStore
+
+        store: Store = RedisStore(where, fleet.name)
+    else:
+        store = BookClient(Path(where)) if where else OwnBook()
+    limits = {name: model.limits for name, model in fleet.models.items()}
+    return Desk(store, LedgerTruth(ledger), roster, estimators(fleet, time.time()), limits, fleet.gateway.replicas,
+                fleet.quotas.when_away == "open")
 
 
 class GatewayReplica:
@@ -68,7 +94,9 @@ class GatewayReplica:
         from serving.engines.directory import RayReplicaDirectory
         from serving.gateway.app import Gateway, Ports
         from serving.gateway.server import GatewayServer, listen
+        from serving.identity.oidc import OidcKeyring
         from serving.ledger.adapters import FollowedAdapters
+        from serving.ledger.asking import LedgerUsage
         from serving.ledger.live import LedgerKeyring, LedgerRecords
         from serving.telemetry import traces
         from serving.telemetry.meter import PrometheusMeter
@@ -81,11 +109,15 @@ class GatewayReplica:
         self._overheads = overheads.OverheadKeeper(overheads.meters(fleet, ("gateway",)), self._readings,
                                                    unmetered=lambda: self._records.unmetered).start()
         self._tracer = traces.tracer(fleet.traces, fleet.name)
-        ports = Ports(LedgerKeyring(ledger, around.pepper), RayReplicaDirectory(fleet, failed), self._records,
+        roster = Roster(fleet.tenants)
+        self._keys = LedgerKeyring(ledger, around.pepper, roster=roster)
+        ports = Ports(OidcKeyring(fleet.oidc, self._keys) if fleet.oidc else self._keys,
+                      RayReplicaDirectory(fleet, failed), self._records,
                       PrometheusMeter({name: model.slo for name, model in fleet.models.items()}),
-                      FollowedAdapters(ledger), tracer=self._tracer)
+                      FollowedAdapters(ledger), quotas=open_desk(fleet, around.quotas, ledger, roster),
+                      usage=LedgerUsage(ledger), tracer=self._tracer)
         sock = listen(fleet.gateway.host, fleet.gateway.port)
-        self._server = GatewayServer(Gateway(fleet, ports, around.secret), fleet.gateway, sock)
+        self._server = GatewayServer(Gateway(fleet, ports, around.secret, roster), fleet.gateway, sock)
         await self._server.start()
 
     async def check_health(self) -> None:
@@ -96,6 +128,7 @@ class GatewayReplica:
     async def __del__(self) -> None:
         """Ray Serve's hook at a graceful stop: what is under way may end, and every record is written."""
         await self._server.stop()
+        await self._keys.close()
         await asyncio.to_thread(self._overheads.close)
         await asyncio.to_thread(self._records.close)
         self._readings.close()
@@ -133,6 +166,14 @@ def gateway_application(fleet: Fleet, around: Surroundings | None, env: dict[str
     return gateway.bind(fleet, around, failed)
 
 
+def seed_tenants(fleet: Fleet, database: str) -> None:
+    """Bring the fleet file's tenants into the ledger, where admins change them. Without it gateways go by the file."""
+    try:
+        tenants.seed(Ledger.later(database), fleet.tenants, time.time())
+    except LedgerError as error:
+        log.warning("the fleet file's tenants are not in the ledger yet (%s)", error)
+
+
 def deploy(fleet: Fleet, book: PriceBook, sources: Sources, around: Surroundings, env: dict[str, str],
            progress: Progress, on_failure: Callable[[str, Exception], None]) -> None:
     """Bring all models up on a connected Ray, one after the other, and then the gateway.
@@ -145,6 +186,7 @@ def deploy(fleet: Fleet, book: PriceBook, sources: Sources, around: Surroundings
     from ray import serve
     from ray.serve.schema import LoggingConfig
 
+    seed_tenants(fleet, around.database)
     quiet = LoggingConfig(enable_access_log=False)
     failures: dict[str, Exception] = {}
     for name in sources.models:

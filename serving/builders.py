@@ -57,6 +57,7 @@ def gateway(args: Mapping[str, Any]) -> Any:
     told = _told(args, needs_model=False)
     _require_secrets()
     found = _awaited(told, digests.of_gateway)
+    app.seed_tenants(found, Settings.read(os.environ).database)
     return app.gateway_application(found, None, {"PROMETHEUS_MULTIPROC_DIR": told.metrics_dir}, {GATEWAY: 1.0})
 
 

@@ -129,8 +129,44 @@ class TooManyWaiting(RequestError):
         self.model, self.retry_after_s = model, retry_after_s
 
 
+class ScopeMissing(RequestError):
+    """The key is good, but not for this."""
+
+    def __init__(self, scope: str, has: Iterable[str]) -> None:
+        super().__init__(f"this key has no scope {scope!r}; it has: {', '.join(sorted(has)) or 'none'}")
+        self.scope = scope
+
+
+class RateLimited(RequestError):
+    """A limit per minute, or of requests under way, is used up."""
+
+    def __init__(self, limit: str, asked: str, retry_after_s: int, unit: str = "", most: int = 0,
+                 used: int = 0) -> None:
+        super().__init__(f"{limit} is used up{asked}; retry in {retry_after_s} s")
+        self.retry_after_s, self.unit, self.most, self.used = retry_after_s, unit, most, used
+
+
+class RequestTooLarge(RequestError):
+    """The request alone may use more than a limit allows in a minute, so that to wait would not help."""
+
+    def __init__(self, limit: str, asked: str, advice: str) -> None:
+        super().__init__(f"this request is larger than {limit}{asked}; {advice}")
+
+
+class BudgetExhausted(RequestError):
+    """A budget's hard mark is reached, or what is left of it does not pay for this request."""
+
+
 class ServiceError(FlotillaError):
     """The request was fine; the fleet could not answer it."""
+
+
+class QuotasUnavailable(ServiceError):
+    """Limits hold for this request and cannot be counted now, and the fleet file says to refuse it then."""
+
+    def __init__(self, retry_after_s: int = 2) -> None:
+        super().__init__(f"limits hold for this request and cannot be counted just now; retry in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
 
 
 class KeysUnavailable(ServiceError):

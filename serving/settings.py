@@ -32,11 +32,12 @@ class Settings:
     key_pepper: str = ""
     replica_secret: str = ""
     database_url: str = ""
+    quota_url: str = ""
     node_labels: str = ""
     replica_host: str = ""
     replica_ports: str = ""
 
-    SECRET = ("api_key", "key_pepper", "replica_secret", "database_url")
+    SECRET = ("api_key", "key_pepper", "replica_secret", "database_url", "quota_url")
     MEANING = {
         "state_dir": "where the ledger, secrets, checkpoints and the running fleet's state are kept",
         "fleet": "the fleet file used when a command names none",
@@ -49,6 +50,8 @@ class Settings:
         "replica_host": "address that replicas listen on and gateways find them by; empty: loopback",
         "replica_ports": "ports that replicas choose from, such as 20000-20999; empty: any that is free",
         "database_url": "the ledger's database, postgresql://…; empty: SQLite in the state directory",
+        "quota_url": "where gateways count limits together, redis://…, rediss://… or valkey://…; empty: a process of "
+                     "the fleet",
     }
 
     @classmethod

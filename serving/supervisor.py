@@ -19,7 +19,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from serving import app, checkpoints, clusterweights, processes, runstate, weights
+from serving import app, checkpoints, clusterweights, control, processes, runstate, weights
 from serving.errors import FlotillaError, StartFailed, WeightsError
 from serving.fleet.catalogue import ModelSpec, price_book
 from serving.plan import Plan, fleet
@@ -27,6 +27,7 @@ from serving.settings import Settings
 from serving.stopping import StopRequest
 
 log = logging.getLogger("flotilla.supervisor")
+_LOOK_S = 1.0
 
 
 class Supervisor:
@@ -36,7 +37,7 @@ class Supervisor:
         self._plan, self._settings = plan, settings
         self._work = Path(plan.work_dir)
         self._fleet = fleet(Path(plan.fleet_file), plan.changes)
-        self._exporter: subprocess.Popen[bytes] | None = None
+        self._control: subprocess.Popen[bytes] | None = None
         self._serving = False  # whether Ray Serve has been started
         state = runstate.read(settings.state_dir)
         assert state is not None, "the guard writes the first state"
@@ -44,7 +45,9 @@ class Supervisor:
 
     def up(self) -> None:
         """Bring everything up. Raises: StartFailed, which names the step."""
-        steps = [("weights", self._weights), ("metrics", self._start_exporter), ("ray", self._start_ray)]
+        steps = [("weights", self._weights), ("metrics", self._start_exporter)]
+        steps += [("control", self._start_control)] if control.needed(self._fleet, self._settings) else []
+        steps.append(("ray", self._start_ray))
         try:
             for name, step in steps:
                 self._progress(name)
@@ -93,7 +96,8 @@ class Supervisor:
 
     def _around(self) -> app.Surroundings:
         return app.Surroundings(self._settings.database, self._settings.spool_dir, self._work / "metrics",
-                                self._settings.pepper(), self._settings.gateway_secret())
+                                self._settings.pepper(), self._settings.gateway_secret(),
+                                self._settings.quota_url or str(self._work / control.SOCKET))
 
     def _environment(self) -> dict[str, str]:
         return {processes.MARK: self._plan.run}
@@ -139,13 +143,31 @@ class Supervisor:
         directory = self._work / "metrics"
         directory.mkdir(parents=True, exist_ok=True)
         metrics = self._fleet.metrics
-        self._exporter = subprocess.Popen([sys.executable, "-m", "serving.exporter"], stdin=subprocess.PIPE,
-                                          stdout=subprocess.PIPE)
-        assert self._exporter.stdin is not None and self._exporter.stdout is not None
-        with self._exporter.stdin as told:
+        self._child("serving.exporter", f"the metrics exporter did not start; is {metrics.host}:{metrics.port} taken?")
+
+    def _start_control(self) -> None:
+        admin = self._fleet.admin
+        taken = f"; is {admin.host}:{admin.port} taken?" if admin.enabled else ""
+        self._control = self._child("serving.control", f"the control process did not start{taken}")
+
+    def _child(self, module: str, otherwise: str) -> subprocess.Popen[bytes]:
+        """A process of the fleet, once it says that it is ready. Raises: StartFailed."""
+        child = subprocess.Popen([sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert child.stdin is not None and child.stdout is not None
+        with child.stdin as told:
             told.write(self._plan.to_json().encode())
-        if not self._exporter.stdout.readline().startswith(b"ready"):
-            raise StartFailed(f"the metrics exporter did not start; is {metrics.host}:{metrics.port} taken?")
+        if not child.stdout.readline().startswith(b"ready"):
+            raise StartFailed(otherwise)
+        return child
+
+    def look_after(self) -> None:
+        """Start what has died and can be started again: gateways go on meanwhile, as the fleet file says."""
+        if self._control is not None and self._control.poll() is not None:
+            log.error("the control process has ended (%s); it is started again", self._control.returncode)
+            try:
+                self._start_control()
+            except StartFailed as error:
+                log.error("%s", error)
 
     def _start_ray(self) -> None:
         import ray
@@ -223,7 +245,8 @@ def main() -> int:
     try:
         supervisor.up()
         while True:
-            signal.pause()
+            time.sleep(_LOOK_S)
+            supervisor.look_after()
     except StartFailed as error:
         supervisor.failed(error)
         code = 1

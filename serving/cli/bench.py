@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from serving.bench import arms, gateway, metering, relay, routing
+from serving.bench import admission, arms, gateway, metering, relay, routing
 from serving.bench.figures import QUIET
 from serving.cli.output import as_json, console, settings, stderr, table
 from serving.cli.run import Json
@@ -178,6 +178,42 @@ def routing_(
         table(["routing", "cache\nhits>", "cached, by\nusage>", "TTFT\np50 ms>", "at the busier\nreplica>"],
               [(r["policy"], f"{r['hit_rate']:.1%}", f"{r['cached_share']:.1%}", f"{r['ttft_p50_ms']:.1f}",
                 f"{r['busiest_share']:.1%}") for r in report["policies"]])
+
+
+@app.command("admission")
+def admission_(
+    store: Annotated[list[str] | None, typer.Option("--store", help=f"Only this; may be repeated. There are: "
+                                                    f"{', '.join(admission.STORES)}.")] = None,
+    rounds: Rounds = 3,
+    requests: Annotated[int, typer.Option(help="Of each round.", min=100)] = 4_000,
+    json: Json = False,
+) -> None:
+    """What limits add to a request: counted in the gateway, in the fleet's own process, and in Redis.
+
+    Redis is that of FLOTILLA_QUOTA_URL, or a redis-server started for this. Writes bench-admission.json into the folder
+    of reports.
+    """
+    own = settings()
+    plan = admission.AdmissionPlan(admission.chosen(store or []), requests, rounds=rounds, redis=own.quota_url)
+    with progress(json) as say:
+        report = admission.measure(plan, say)
+    _written(own.reports_dir / "bench-admission.json", report)
+    if json:
+        as_json(report)
+    else:
+        show_admission(report)
+
+
+def show_admission(report: dict[str, Any]) -> None:
+    """The report as a table."""
+    table(["counted in", "at once>", "ms p50>", "low–high>", "p90>", "p99>", "may be>"], [(
+        r["store"], r["together"], f"{r['p50_ms']:.3f}", "–".join(f"{v:.3f}" for v in r["spread_p50_ms"]),
+        f"{r['p90_ms']:.3f}", f"{r['p99_ms']:.3f}",
+        "" if "within" not in r else f"{report['target_ms'][r['store']]:g} "
+        + ("[green]held[/]" if r["within"] else "[red]missed[/]")) for r in report["stores"]])
+    console.print(f"{report['counters']} limits of a tenant and its key on every request, reserved together. "
+                  "At once: requests that ask the same gateway at the same moment.", highlight=False, soft_wrap=True)
+    _failed(report)
 
 
 def show_gateway(report: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from serving.cli import cost_breakeven, cost_explain, cost_export, cost_overview, cost_report
-from serving.cli.cost_args import FleetOption, Known, Since, Until, ledger, moment, span
+from serving.cli.cost_args import FleetOption, Known, Since, Until, ledger, span
 from serving.cli.output import as_json, console, table
 from serving.cli.run import Json
 from serving.costs.figures import exact, money
@@ -29,15 +29,31 @@ cost.command("report")(cost_report.report)
 By = StrEnum("By", list(sums.DIMENSIONS))
 
 
-def usage(since: Since = None, json: Json = False) -> None:
-    """Show requests, tokens and fully loaded cost by tenant and model, for requests begun since then."""
-    rows = sums.usage(ledger(), moment(since, "--since", 0.0))
+UsageBy = StrEnum("UsageBy", list(sums.USAGE_BY))
+_COLUMNS = {"tenant": "tenant", "key": "key", "model": "model", "day": "day (UTC)"}
+
+
+def usage(
+    by: Annotated[list[UsageBy] | None, typer.Option(help="A row for each; may be repeated. Left out: tenant and "
+                                                          "model.")] = None,
+    since: Since = None,
+    until: Until = None,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    key: Annotated[str | None, typer.Option(help="Only this key's, by its id.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
+    json: Json = False,
+) -> None:
+    """Show requests, tokens and fully loaded cost by tenant, key, model or day, for requests begun in that time."""
+    dimensions = tuple(dict.fromkeys(b.value for b in by)) if by else ("tenant", "model")
+    only = {name: value for name, value in (("tenant", tenant), ("key", key), ("model", model)) if value is not None}
+    rows = sums.usage(ledger(), *span(since, until), dimensions, only)  # type: ignore[arg-type]
     if json:
         as_json([asdict(r) | {"nanousd": r.nanousd, "cost_usd": usd(r.nanousd)} for r in rows])
         return
-    table(["tenant", "model", "requests>", "errors>", "aborted>", "prompt>", "cached>", "output>", "cost>"],
-          [(r.tenant, r.model or "(none)", r.requests, r.errors, r.aborted, r.prompt_tokens, r.cached_tokens,
-            r.completion_tokens, money(r.nanousd)) for r in rows])
+    names = [_COLUMNS[d] for d in dimensions]
+    table([*names, "requests>", "errors>", "aborted>", "prompt>", "cached>", "output>", "cost>"],
+          [(*(getattr(r, d) or "(none)" for d in dimensions), r.requests, r.errors, r.aborted, r.prompt_tokens,
+            r.cached_tokens, r.completion_tokens, money(r.nanousd)) for r in rows])
 
 
 @cost.callback(invoke_without_command=True)

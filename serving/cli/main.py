@@ -5,7 +5,21 @@ from __future__ import annotations
 import typer
 
 from serving import __version__
-from serving.cli import adapters, bench, checkpoints, costs, fleet, keys, load, observe, prices, render, run, top
+from serving.cli import (
+    adapters,
+    bench,
+    checkpoints,
+    costs,
+    fleet,
+    keys,
+    load,
+    observe,
+    prices,
+    render,
+    run,
+    tenants,
+    top,
+)
 from serving.cli.output import EXIT_CODES
 
 app = typer.Typer(
@@ -31,6 +45,8 @@ app.add_typer(adapters.app, name="adapters", rich_help_panel=_FILES)
 app.add_typer(render.app, name="render", rich_help_panel=_CLUSTER)
 app.add_typer(checkpoints.app, name="checkpoint", rich_help_panel=_FILES)
 app.add_typer(keys.app, name="keys", rich_help_panel=_WHO)
+app.add_typer(tenants.app, name="tenants", rich_help_panel=_WHO)
+app.command(rich_help_panel=_WHO)(tenants.audit)
 app.command(rich_help_panel=_WHO)(costs.usage)
 app.add_typer(costs.cost, name="cost", rich_help_panel=_WHO)
 app.command(rich_help_panel=_LOAD)(load.loadtest)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from serving.engines.entries import Entry, Line
+from serving.engines.spending import Watches
 from serving.engines.steps import Ended, Step, phase_and_lost
 from serving.engines.tenanttotals import TenantTotals
 from serving.engines.unmetered import Unmetered
@@ -71,6 +72,7 @@ class Books:
         self._meter = ReplicaMeter(facts.prices, started_ns, started_at, facts.loading)
         self._open: dict[str, Entry] = {}
         self._lines: dict[str, Line] = {}  # by engine request
+        self._watches = Watches()
         self._past: OrderedDict[str, int] = OrderedDict()  # nano-USD of stored answers whose requests are over
         self._changed: set[str] = set()
         self._totals = TenantTotals(facts.replica_id)
@@ -94,6 +96,10 @@ class Books:
             entry = self._open[request_id] = Entry(tenant, stored=stored)
         entry.calls, entry.idle_since = entry.calls + 1, None
 
+    def watch(self, request_id: str, nanousd: int, stop: Callable[[], None]) -> None:
+        """Have `stop` called before an admitted request costs more than so much."""
+        self._watches.add(request_id, nanousd, stop)
+
     def in_background(self, request_id: str) -> None:
         """An admitted request's work goes on after its answer."""
         if (entry := self._open.get(request_id)) is not None:
@@ -114,6 +120,7 @@ class Books:
             self._over(request_id, entry, outcome, tokens or Tokens())
         self._in_http -= 1
         self._used_at = time.monotonic()
+        self._watches.drop(request_id)
         entry = self._open.get(request_id)
         if entry is not None:
             entry.calls -= 1
@@ -187,6 +194,13 @@ class Books:
         self._folded += step.folded
         for ended in step.ended:
             self._end(ended)
+        if self._watches:
+            self._look()
+
+    def _look(self) -> None:
+        """Stop who is about to cost more than it may."""
+        self._watches.look(self._meter.charges, self._meter.pool.due, lambda request_id: bool(
+            self._facts.windowed or self._open[request_id].running))
 
     def _begin(self, engine_id: str) -> Line:
         """The line of an engine request that has none yet."""
@@ -238,6 +252,7 @@ class Books:
             there = [request_id for request_id, entry in self._open.items() if entry.calls]
             self._meter.window(time.monotonic_ns(), there)
             self._changed.update(there)
+            self._look()
 
     # -- what the ledger gets
 

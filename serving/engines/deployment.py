@@ -147,6 +147,7 @@ def engine_kwargs(spec: ModelSpec, adapter_sources: dict[str, str]) -> dict[str,
         "max_num_seqs": engine.max_num_seqs,
         "tensor_parallel_size": engine.tensor_parallel_size,
         "allowed_media_domains": _NO_HOSTS,
+        "scheduling_policy": "priority",  # among equals it is first come, first served
     }
     if engine.pipeline_parallel_size > 1:
         kwargs["pipeline_parallel_size"] = engine.pipeline_parallel_size

@@ -16,6 +16,7 @@ from typing import Any
 from serving.engines.answers import Answer, MessagesAnswer, ResponsesAnswer
 from serving.engines.books import REQUEST_ID, Books
 from serving.engines.costs import tokens_of
+from serving.engines.spending import BUDGET_HEADER, Guard
 from serving.fleet.records import EngineOutcome
 
 SECRET_HEADER = b"x-flotilla-secret"
@@ -58,11 +59,17 @@ class Settling:
         request_id = headers.get(REQUEST_ID_HEADER, b"").decode("latin-1")
         self._books.admit(request_id, headers.get(TENANT_HEADER, b"-").decode("latin-1"), path == _RESPONSES)
         outcome: EngineOutcome = "aborted"
+        guard: Guard | None = None
+        if (most := headers.get(BUDGET_HEADER, b"")).isdigit():
+            guard = Guard(path, receive, send)
+            receive, send = guard.receive, guard.send
+            self._books.watch(request_id, int(most), guard.stop)
         answer = self._answer(path, send, request_id, headers)
         try:
             answer.unread = lambda: self._healthy() and not self._books.worked_on(request_id)
             await self._app(scope, receive, answer.send)
-            outcome = "finished"
+            if guard is None or not await guard.finish():
+                outcome = "finished"
         finally:
             self._books.leave(request_id, outcome, tokens_of(answer.usage))
 

@@ -1,73 +1,129 @@
-"""Who waits for a model, and for how long: a bounded queue that is fair among tenants.
+"""Who waits for a model, and for how long: a bounded queue that is fair among tenants by the work they cause.
 
-Start-time fair queuing (Goyal, Vin, Cheng, SIGCOMM 1996) over requests: each tenant's next request starts where its
-last one ended in virtual time, a request lasting 1/weight. A tenant that was idle starts at the present virtual time,
-so it saves up no credit. Time comes in as an argument.
+Start-time fair queuing (Goyal, Vin, Cheng, SIGCOMM 1996) with a counter of actual work (virtual token counter, Sheng et
+al., arXiv 2401.00588): a tenant's next request starts where its last one ended in virtual time, and lasts its work over
+the tenant's weight. How much work it is shows when it is over, so it is charged with what the tenant's requests have
+been so far, and corrected then. A tenant that was idle starts at the present virtual time, so it saves up no credit.
+Within a tenant, lower ranks go first. Time comes in as an argument.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections import deque
 from collections.abc import Mapping
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 _RECENT_S, _RECENT = 10.0, 8  # the pace of the last seconds counts once this many finished in them
 _WINDOW_S = 120.0  # else the pace since then, so that a model with long answers is not taken for an idle one
 _FIRST_GUESS_S = 1.0  # per request, before anything has finished
+_LEARN = 0.2  # how much one request changes what its tenant's are taken to be
+_TENANTS = 1_000
+
+
+class Weights(Protocol):
+    """Tenants' shares."""
+
+    def get(self, key: str, default: float, /) -> float:
+        """A tenant's share, or the default for one that is not there."""
+
+
+@dataclass(frozen=True)
+class Served(Generic[T]):
+    """An item whose turn it is. `charged`: the work that its tenant was charged with for it."""
+
+    tenant: str
+    item: T
+    charged: float
+    factor: float
 
 
 class FairQueue(Generic[T]):
     """Waiting requests of one model."""
 
-    def __init__(self, limit: int, weights: Mapping[str, float]) -> None:
+    def __init__(self, limit: int, weights: Weights | Mapping[str, float]) -> None:
         """`limit`: items that may wait. `weights`: tenants' shares; others have 1."""
         self._limit, self._weights = limit, weights
-        self._items: dict[str, deque[T]] = {}
+        self._items: dict[str, list[tuple[int, int, float, T]]] = {}  # rank, order of arrival, factor, item
         self._start: dict[str, float] = {}  # virtual start of the next item of who waits
         self._ended: dict[str, float] = {}  # virtual end of the last item served, while it lies ahead
+        self._work: dict[str, float] = {}  # of a tenant's requests, as seen so far
         self._now = 0.0
-        self._size = 0
+        self._size = self._arrived = 0
 
     def __len__(self) -> int:
         return self._size
 
-    def put(self, tenant: str, item: T, now: float) -> T | None:
-        """Let an item wait. Returns the one that has to give way when the queue is full: the newest of the tenant that
-        is furthest over its share, perhaps `item` itself."""
+    def put(self, tenant: str, item: T, now: float, rank: int = 0, factor: float = 1.0) -> T | None:
+        """Let an item wait. `rank`: lower ones of the same tenant go first; `factor`: multiplies the tenant's weight.
+
+        Returns the one that has to give way when the queue is full: the last of the tenant that is furthest over its
+        share, perhaps `item` itself.
+        """
         waiting = self._items.get(tenant)
         if waiting is None:
-            waiting = self._items[tenant] = deque()
+            waiting = self._items[tenant] = []
             self._start[tenant] = max(self._now, self._ended.pop(tenant, 0.0))
-        waiting.append(item)
+        self._arrived += 1
+        insort(waiting, (rank, self._arrived, factor, item), key=lambda entry: entry[:2])
         self._size += 1
         if self._size <= self._limit:
             return None
         most = max(self._items, key=lambda t: (len(self._items[t]) / self._weight(t), t == tenant))
         out = self._items[most].pop()
         self._shrunk(most)
-        return out
+        return out[3]
 
     def pop(self) -> tuple[str, T] | None:
         """The next item by fair order, with its tenant."""
+        found = self.serve()
+        return None if found is None else (found.tenant, found.item)
+
+    def serve(self) -> Served[T] | None:
+        """The next item by fair order, and what it was charged as."""
         if not self._size:
             return None
         tenant = min(self._start, key=lambda t: self._start[t])
-        item = self._items[tenant].popleft()
+        _, _, factor, item = self._items[tenant].pop(0)
         self._now = self._start[tenant]
-        self._start[tenant] += 1.0 / self._weight(tenant)
+        charged = max(1e-6, self._work.get(tenant, 0.0) or self._mean())
+        self._start[tenant] += charged / (self._weight(tenant) * factor)
         self._shrunk(tenant)
-        return tenant, item
+        return Served(tenant, item, charged, factor)
+
+    def worked(self, tenant: str, work: float, charged: float = 0.0, factor: float = 1.0) -> None:
+        """A request is over: it was so much work. `charged`: what it was charged as when it was served; 0 for one that
+        never waited, which owes nothing."""
+        if len(self._work) >= _TENANTS and tenant not in self._work:
+            self._work.clear()
+        known = self._work.get(tenant)
+        self._work[tenant] = work if known is None else known + _LEARN * (work - known)
+        if not charged or not self._size:
+            return
+        owed = (work - charged) / (self._weight(tenant) * factor)
+        if tenant in self._start:
+            self._start[tenant] = max(self._now, self._start[tenant] + owed)
+        elif (end := self._ended.get(tenant, self._now) + owed) > self._now:
+            self._ended[tenant] = end
+        else:
+            self._ended.pop(tenant, None)
 
     def remove(self, tenant: str, item: T) -> bool:
         """Take an item out; whether it was there."""
-        waiting = self._items.get(tenant)
-        if waiting is None or item not in waiting:
+        waiting = self._items.get(tenant, [])
+        at = next((n for n, entry in enumerate(waiting) if entry[3] == item), None)
+        if at is None:
             return False
-        waiting.remove(item)
+        del waiting[at]
         self._shrunk(tenant)
         return True
+
+    def _mean(self) -> float:
+        """What a request of a tenant of which none has been seen is taken to be."""
+        return sum(self._work.values()) / len(self._work) if self._work else 1.0
 
     def _shrunk(self, tenant: str) -> None:
         self._size -= 1

@@ -24,7 +24,16 @@ from serving.fleet.modelspec import ReplicaRange as ReplicaRange
 from serving.fleet.money import PriceLine
 from serving.fleet.observing import MetricsSpec, TraceSpec
 from serving.fleet.presets import PresetSpec
-from serving.fleet.specs import AdapterSpec, GatewaySpec, Name, RouteSpec, TenantSpec
+from serving.fleet.specs import (
+    AdapterSpec,
+    AdminSpec,
+    GatewaySpec,
+    Name,
+    OidcSpec,
+    QuotaSpec,
+    RouteSpec,
+    TenantSpec,
+)
 
 
 class Fleet(Strict):
@@ -45,6 +54,9 @@ class Fleet(Strict):
     traces: TraceSpec = Field(default_factory=TraceSpec)
     costs: CostSpec = Field(default_factory=CostSpec)
     ledger: LedgerSpec = Field(default_factory=LedgerSpec)
+    quotas: QuotaSpec = Field(default_factory=QuotaSpec)
+    admin: AdminSpec = Field(default_factory=AdminSpec)
+    oidc: OidcSpec | None = Field(None, description="Tokens of an identity provider, beside keys.")
 
     _accelerator_book: AcceleratorBook | None = PrivateAttr(None)
 
@@ -163,6 +175,14 @@ class Fleet(Strict):
             for index, allowed in enumerate(tenant.models or ()):
                 if allowed not in known:
                     raise wrong_reference(("tenants", name, "models", index), allowed, known)
+            for model in tenant.model_limits:
+                if model not in self.models:
+                    raise wrong_reference(("tenants", name, "model_limits", model), model, self.models)
+        for claim, tenant_name in (self.oidc.tenants if self.oidc else {}).items():
+            if tenant_name not in self.tenants:
+                raise wrong_reference(("oidc", "tenants", claim), tenant_name, self.tenants)
+        if self.admin.enabled and (self.admin.host, self.admin.port) == (self.gateway.host, self.gateway.port):
+            raise wrong_value(("admin", "port"), f"{self.admin.port} is the API's own port; admin routes need another")
 
     def callable_names(self) -> dict[str, str]:
         """Every name that a request may carry, to the name it stands for: models, routes, adapters, aliases, and

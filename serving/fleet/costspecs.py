@@ -41,6 +41,8 @@ UsdPerHour = Annotated[Decimal, _exact("US dollars"), Field(le=10_000, decimal_p
                        _AS_NUMBER, WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 10_000})]
 UsdPerHourOrNothing = Annotated[Decimal, _exact("US dollars"), Field(ge=0, le=10_000, decimal_places=9), _AS_NUMBER,
                                 WithJsonSchema({"type": "number", "minimum": 0, "maximum": 10_000})]
+Usd = Annotated[Decimal, _exact("US dollars"), Field(gt=0, le=1_000_000, decimal_places=9), _AS_NUMBER,
+                WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 1_000_000})]
 Ratio = Annotated[Decimal, _exact("tokens there per token here"), Field(gt=0, le=100), _AS_NUMBER,
                   WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 100})]
 

@@ -44,15 +44,22 @@ class Pool:
         """A request has ended that had `work` nano-USD of its own. Returns (idle, cold start) that it is charged with.
         """
         self._forget(now_ns)
+        wanted = self.due(work)
         self._worked += work
-        there = self.idle + self.cold_start
-        if work <= 0 or there <= 0 or self._policy.max_loading <= 0:
+        if not wanted:
             return 0, 0
-        wanted = min(int(work * min(self._got / self._worked, self._policy.max_loading)), there)
+        there = self.idle + self.cold_start
         cold = wanted * self.cold_start // there
         self.idle -= wanted - cold
         self.cold_start -= cold
         return wanted - cold, cold
+
+    def due(self, work: int) -> int:
+        """What a request with `work` nano-USD of its own would be charged with, were it to end now."""
+        there = self.idle + self.cold_start
+        if work <= 0 or there <= 0 or self._policy.max_loading <= 0:
+            return 0
+        return min(int(work * min(self._got / (self._worked + work), self._policy.max_loading)), there)
 
     def _forget(self, now_ns: int) -> None:
         if self._at_ns is not None and now_ns > self._at_ns:

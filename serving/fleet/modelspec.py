@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from serving.fleet.config import Strict
 from serving.fleet.costspecs import Comparator
+from serving.fleet.limits import NO_LIMITS, LimitsSpec
 from serving.fleet.slos import Slo
 from serving.fleet.specs import AdapterSpec, LoraSpec, Name, OverloadSpec, as_tuple
 
@@ -29,6 +30,11 @@ class EngineSpec(Strict):
     reasoning_parser: str | None = Field(None, description="vLLM's parser that separates reasoning from content.")
     args: dict[str, Any] = Field(default_factory=dict, description="Further vLLM engine arguments, as vLLM names them.")
     env: dict[str, str] = Field(default_factory=dict, description="Environment of the engine's processes.")
+
+    @property
+    def by_priority(self) -> bool:
+        """Whether the engine serves requests by the class of their key. vLLM takes no priority otherwise."""
+        return self.args.get("scheduling_policy", "priority") == "priority"
 
     @field_validator("args")
     @classmethod
@@ -81,6 +87,7 @@ class ModelSpec(Strict):
     routing: Literal["prefix", "least_loaded", "round_robin"] = Field(
         "prefix", description="Which replica: the one that has seen the conversation, the least busy, or by turns.")
     overload: OverloadSpec = Field(default_factory=OverloadSpec)
+    limits: LimitsSpec = Field(NO_LIMITS, description="What all tenants together may use of the model.")
     owner: Name | None = Field(None, description="Tenant that asked for the replicas that always run; with costs.idle: "
                                                  "owner it is charged with their idle time.")
     comparators: tuple[Comparator, ...] = Field((), description="APIs whose prices the traffic is held against, one of "

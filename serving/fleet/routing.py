@@ -15,6 +15,7 @@ from serving.fleet.adapters import OF, Adapter
 from serving.fleet.balance import key_of, mix
 from serving.fleet.catalogue import Fleet
 from serving.fleet.presets import AT, Preset
+from serving.fleet.roster import Roster
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,13 @@ class _Variant:
 
 
 class Routes:
-    """A fleet's names."""
+    """A fleet's names. `roster`: the tenants as they are now; without one, as the fleet file has them."""
 
-    def __init__(self, fleet: Fleet, added: Iterable[Adapter] = ()) -> None:
+    def __init__(self, fleet: Fleet, added: Iterable[Adapter] = (), roster: Roster | None = None) -> None:
         """`added`: adapters beside those of the fleet file."""
         kept = tuple(added)
         self.fleet = fleet.with_adapters(kept) if kept else fleet
+        self._roster = roster or Roster(fleet.tenants)
         self._added = {a.addressed: a for a in kept if a.model in fleet.models
                        and a.name in self.fleet.models[a.model].adapters
                        and a.name not in fleet.models[a.model].adapters}
@@ -70,24 +72,35 @@ class Routes:
         self._spread = {name: [_Variant(weight, key_of(model.encode()), self._target(name, model))
                                for model, weight in route.variants.items()]
                         for name, route in fleet.routes.items()}
-        self._allowed = {tenant: None if spec.models is None else frozenset(self._names[n] for n in spec.models)
-                         for tenant, spec in fleet.tenants.items()}
         self._only = {f"{name}{OF}{adapter}": frozenset(spec.tenants) for name, model in self.fleet.models.items()
                       for adapter, spec in model.adapters.items() if spec.tenants is not None}
-        self._visible = {tenant: tuple(n for n in self._order() if self._may(tenant, n)) for tenant in fleet.tenants}
+        self._read()
+
+    def _read(self) -> None:
+        self._version = self._roster.version
+        # a name that a tenant was given and the fleet no longer has allows nothing
+        self._allowed = {tenant: None if spec.models is None else frozenset(
+            self._names[n] for n in spec.models if n in self._names) for tenant, spec in self._roster.items()}
+        self._visible = {tenant: tuple(n for n in self._order() if self._may(tenant, n)) for tenant in self._roster}
 
     @classmethod
-    def of(cls, fleet: Fleet, added: Iterable[Adapter] = ()) -> Routes:
+    def of(cls, fleet: Fleet, added: Iterable[Adapter] = (), roster: Roster | None = None) -> Routes:
         """The routes of a fleet: every model, route, adapter and preset by its name and by each alias."""
-        return cls(fleet, added)
+        return cls(fleet, added, roster)
 
-    def resolve(self, name: str, tenant: str, key: int) -> Target:
-        """What `name` means for a tenant's conversation `key`. Raises: UnknownModel, ModelNotAllowed."""
+    def resolve(self, name: str, tenant: str, key: int, only: frozenset[str] | None = None) -> Target:
+        """What `name` means for a tenant's conversation `key`. `only`: names that the API key is good for; None: all.
+
+        Raises: UnknownModel, ModelNotAllowed.
+        """
+        if self._version != self._roster.version:
+            self._read()
         found = self._names.get(name)
         if found is None:
-            raise UnknownModel(name, [given for given, n in self._names.items() if self._may(tenant, n)])
-        if not self._may(tenant, found):
-            raise ModelNotAllowed(name, tenant, self.visible(tenant))
+            raise UnknownModel(name, [given for given, n in self._names.items() if self._may(tenant, n)
+                                      and self._among(n, only)])
+        if not self._may(tenant, found) or not self._among(found, only):
+            raise ModelNotAllowed(name, tenant, self.visible(tenant, only))
         return self._plain.get(found) or self._chosen(found, key)
 
     def _chosen(self, found: str, key: int) -> Target:
@@ -112,9 +125,18 @@ class Routes:
         """The preset that a name means, where it is one."""
         return self._presets.get(name)
 
-    def visible(self, tenant: str) -> tuple[str, ...]:
-        """Names of models, adapters, routes and presets that a tenant may use, in the order of the fleet file."""
-        return self._visible.get(tenant, ())
+    def visible(self, tenant: str, only: frozenset[str] | None = None) -> tuple[str, ...]:
+        """Names of models, adapters, routes and presets that a tenant may use, in the order of the fleet file. `only`:
+        those that its key is good for."""
+        if self._version != self._roster.version:
+            self._read()
+        return tuple(n for n in self._visible.get(tenant, ()) if self._among(n, only))
+
+    def _among(self, name: str, only: frozenset[str] | None) -> bool:
+        if only is None:
+            return True
+        named = {self._names.get(given, given) for given in only}
+        return name in named or name.partition(OF)[0] in named or (AT in name and name.partition(AT)[0] in named)
 
     def _order(self) -> list[str]:
         names = [n for name, model in self.fleet.models.items()
@@ -128,7 +150,7 @@ class Routes:
         return Target(name, model, adapter or None, (model, *fallback), self._added.get(served))
 
     def _may(self, tenant: str, name: str) -> bool:
-        # A tenant that the file does not have may use nothing: its keys outlive its line, its rights must not grow.
+        # A tenant that is not there may use nothing: its keys outlive it, its rights must not grow.
         allowed = self._allowed.get(tenant, frozenset())
         named = allowed is not None and name in allowed
         if (only := self._only.get(name)) is not None:

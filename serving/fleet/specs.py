@@ -1,4 +1,5 @@
-"""Parts of the fleet file about traffic: limits under overload, adapters, routes, tenants, the gateway."""
+"""Parts of the fleet file about traffic: limits under overload, adapters, routes, tenants and their quotas, who is who,
+the gateway and the admin API."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from serving.fleet.config import Strict
+from serving.fleet.limits import NO_LIMITS, LimitsSpec
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -89,8 +91,55 @@ class TenantSpec(Strict):
         None, description="Models (with their adapters), routes, presets and model:adapter that it may use. Left out: "
         "all.")
     weight: float = Field(1.0, gt=0, description="Its share when requests have to wait, beside other tenants' weights.")
+    limits: LimitsSpec = Field(NO_LIMITS, description="What all its keys together may use.")
+    model_limits: dict[Name, LimitsSpec] = Field(default_factory=dict, description="What they may use of one model.")
 
     _lists = field_validator("models", mode="before")(as_tuple)
+
+
+class QuotaSpec(Strict):
+    """What becomes of limits while the place where they are counted is away."""
+
+    when_away: Literal["open", "closed"] = Field(
+        "closed", description="closed: requests that a limit holds for are refused with 503. open: each gateway lets "
+        "its own share of each limit through, and counts it once the place is back.")
+
+
+class AdminSpec(Strict):
+    """The admin API: keys, tenants, usage and the audit log, on an address of its own."""
+
+    enabled: bool = Field(False, description="Whether it is served.")
+    host: str = Field("127.0.0.1", description="Address to listen on; never the API's.")
+    port: int = Field(9465, ge=1, le=65535, description="Port to listen on.")
+
+
+class OidcSpec(Strict):
+    """Whose tokens are taken beside keys: JWTs of one issuer, by OpenID Connect."""
+
+    issuer: str = Field(description="The issuer, as its tokens' iss claim says.")
+    audience: str = Field(description="What a token's aud claim must name: this API.")
+    jwks_url: str | None = Field(None, description="Where the issuer's keys are. Empty: its discovery document says.")
+    tenant_claim: str = Field("tenant", description="The claim that names the tenant.")
+    tenants: dict[str, Name] = Field(default_factory=dict, description="The claim's values to tenants. Empty: the "
+                                                                       "value is the tenant's name.")
+    admin_claim: str | None = Field(None, description="The claim that makes an admin, such as groups.")
+    admin_values: tuple[str, ...] = Field((), description="Values of it, any of which does.")
+
+    _lists = field_validator("admin_values", mode="before")(as_tuple)
+
+    @staticmethod
+    def is_safe(url: str) -> bool:
+        """Whether what comes from there can be trusted to come from there."""
+        return url.startswith("https://") or bool(
+            re.match(r"http://(127\.0\.0\.1|\[::1\]|localhost)(:\d+)?(/|$)", url))
+
+    @field_validator("issuer", "jwks_url")
+    @classmethod
+    def _safe(cls, value: str | None) -> str | None:
+        if value is None or cls.is_safe(value):
+            return value
+        raise ValueError(f"{value!r}: keys that arrive by plain HTTP prove nothing; write https://… (http:// works on "
+                         "this machine's own address)")
 
 
 class GatewaySpec(Strict):

@@ -17,11 +17,24 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from serving.errors import DeadlineExceeded, FlotillaError, InvalidKey, LedgerFull, MalformedRequest, WrongMethod
+from serving.errors import (
+    DeadlineExceeded,
+    FlotillaError,
+    InvalidKey,
+    LedgerFull,
+    MalformedRequest,
+    ScopeMissing,
+    UnknownEndpoint,
+    WrongMethod,
+)
 from serving.fleet.balance import key_of
 from serving.fleet.catalogue import Fleet
+from serving.fleet.money import nanousd
 from serving.fleet.records import Outcome
+from serving.fleet.roster import Roster
 from serving.fleet.routing import Routes, Target
+from serving.fleet.tenants import ENGINE_PRIORITY, Principal
+from serving.fleet.verdicts import Used
 from serving.gateway import endpoints, openapi
 from serving.gateway import errors as table
 from serving.gateway import request as requests
@@ -39,9 +52,12 @@ from serving.gateway.ports import (
     MediaSource,
     Meter,
     NoAdapters,
+    NoLimits,
+    Quotas,
     Records,
     ReplicaDirectory,
     Tracer,
+    UsageReader,
 )
 from serving.gateway.request import Body
 from serving.gateway.wire import EXTENSION, Wire
@@ -57,7 +73,8 @@ _OPEN = ("/healthz", "/health", "/readyz", "/openapi.json")  # /health: as vLLM,
 @dataclass(frozen=True)
 class Ports:
     """The gateway's surroundings. `media`: where files come from that requests name by URL; None: from the hosts that
-    the fleet file allows. `tracer`: None where nothing is traced."""
+    the fleet file allows. `usage`: None where no one can be told what they used. `tracer`: None where nothing is
+    traced."""
 
     keys: Keyring
     replicas: ReplicaDirectory
@@ -66,15 +83,20 @@ class Ports:
     adapters: AddedAdapters = field(default_factory=NoAdapters)
     media: MediaSource | None = None
     tracer: Tracer | None = None
+    quotas: Quotas = field(default_factory=NoLimits)
+    usage: UsageReader | None = None
 
 
 class Gateway:
-    """ASGI. `secret`: what replicas expect of the gateway. `draining` is set by whoever stops it."""
+    """ASGI. `secret`: what replicas expect of the gateway. `roster`: the tenants as they are now; without one, as the
+    fleet file has them. `draining` is set by whoever stops it."""
 
-    def __init__(self, fleet: Fleet, ports: Ports, secret: str) -> None:
+    def __init__(self, fleet: Fleet, ports: Ports, secret: str, roster: Roster | None = None) -> None:
         self._fleet, self._ports, self._secret = fleet, ports, secret.encode()
+        self._roster = roster or Roster(fleet.tenants)
         self._added: object = ()
-        self._routes_now = Routes.of(fleet)
+        self._routes_now = Routes.of(fleet, (), self._roster)
+        self._ranks = {name for name, model in fleet.models.items() if model.engine.by_priority}
         self._listing = Listing(fleet, ports.replicas)
         self._adapting = Adapting(fleet.media, ports.media or Fetcher(fleet.media))
         self._forward: Forward | None = None
@@ -82,18 +104,19 @@ class Gateway:
 
     async def start(self) -> None:
         """Begin to watch replicas. Call it in the event loop that serves."""
-        spec, weights = self._fleet.gateway, {n: t.weight for n, t in self._fleet.tenants.items()}
+        spec, weights = self._fleet.gateway, self._roster.weights
         lanes = {name: Lane(name, model, spec.replicas, weights, self._ports.replicas, self._ports.meter)
                  for name, model in self._fleet.models.items()}
         self._forward = Forward(lanes, self._ports.replicas, self._ports.meter)
         await self._ports.adapters.start()
         await self._ports.replicas.start()
+        await self._ports.quotas.start()
 
     @property
     def _routes(self) -> Routes:
         """The names there are now."""
         if (found := self._ports.adapters.found) is not self._added:
-            self._added, self._routes_now = found, Routes.of(self._fleet, found)
+            self._added, self._routes_now = found, Routes.of(self._fleet, found, self._roster)
         return self._routes_now
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -115,6 +138,7 @@ class Gateway:
                 self._forward.close()
                 self._ports.adapters.close()
                 await self._adapting.close()
+                await self._ports.quotas.close()
             await send({"type": message["type"] + ".complete"})
             if message["type"] == "lifespan.shutdown":
                 return
@@ -181,11 +205,15 @@ class Gateway:
         if path == "/v1/models" or path.startswith("/v1/models/"):
             await self._models(method, path, send, exchange)
             return "finished"
+        if path == "/v1/usage":
+            await self._usage(method, scope["query_string"], send, exchange)
+            return "finished"
         endpoint, name = endpoints.find(method, path)
         exchange.endpoint, exchange.dialect = endpoint.name, endpoint.dialect
         if endpoint.recorded and not self._ports.records.accepting:
             raise LedgerFull(_FULL_S)  # and no record of it: there is no room
         exchange.recorded = endpoint.recorded
+        _need("inference", exchange.principal)
         timer = self._deadline(headers.get(b"x-flotilla-timeout-s"), exchange)
         try:
             if endpoint.model_in == "id":
@@ -218,9 +246,10 @@ class Gateway:
 
     async def _call(self, endpoint: Endpoint, data: bytes, headers: dict[bytes, str],
                     exchange: Exchange) -> tuple[Call, Target]:
-        """A request that names its model, ready to be sent."""
-        assert exchange.principal is not None
-        tenant, kind = exchange.principal.tenant, "application/json"
+        """A request that names its model, ready to be sent; what it may use is reserved."""
+        who = exchange.principal
+        assert who is not None
+        tenant, kind = who.tenant, "application/json"
         if endpoint.model_in == "form":
             body, kind = requests.parse_form(data, headers.get(b"content-type", ""))
         else:
@@ -228,33 +257,43 @@ class Gateway:
         exchange.stream = body.stream
         conversation = functools.partial(body.conversation, headers.get(b"x-flotilla-session", ""))
         routes = self._routes
-        target = routes.resolve(body.model, tenant, conversation() if routes.spreads(body.model) else 0)
+        target = routes.resolve(body.model, tenant, conversation() if routes.spreads(body.model) else 0, who.models)
         exchange.model, exchange.preset = target.model, target.preset.label if target.preset else ""
         exchange.adapter = target.served_by(target.model) if target.adapter else ""
         if body.previous_response and (variants := routes.variants(body.model)):
             # any of its variants may have made that response
             target = replace(target, chain=tuple(dict.fromkeys((*target.chain, *variants))))
         body = await self._adapting.apply(endpoint, body, target.preset)
-        return self._to_send(endpoint, body, target, kind, headers, exchange, conversation), target
+        ask = body.ask(endpoint.name)
+        granted = await self._ports.quotas.admit(exchange.request_id, who, target.model, ask)
+        sent, more = self._upstream_headers(headers, kind, exchange), {}
+        if granted is not None:
+            exchange.limited, exchange.told = True, granted.headers
+            if granted.completion is not None and (ask.completion is None or ask.completion > granted.completion):
+                more = requests.most_tokens(endpoint.name, granted.completion)
+            if granted.nanousd is not None:
+                sent.append((b"x-flotilla-budget-nanousd", b"%d" % granted.nanousd))
+        return self._to_send(endpoint, body, target, sent, more, exchange, conversation), target
 
-    def _to_send(self, endpoint: Endpoint, body: Body, target: Target, kind: str, headers: dict[bytes, str],
-                 exchange: Exchange, conversation: Callable[[], int]) -> Call:
-        """The call that brings a body to the target's engines."""
+    def _to_send(self, endpoint: Endpoint, body: Body, target: Target, sent: list[tuple[bytes, bytes]],
+                 more: dict[str, Any], exchange: Exchange, conversation: Callable[[], int]) -> Call:
+        """The call that brings a body to the target's engines. `sent`: headers; `more`: members of the body."""
         assert exchange.principal is not None
-        tenant = exchange.principal.tenant
+        tenant, rank = exchange.principal.tenant, ENGINE_PRIORITY[exchange.principal.priority]
         apart = endpoint.usage_on_demand and body.stream and not body.asked_usage
-        more = requests.stream_usage(body) if apart else {}
+        more = more | requests.stream_usage(body) if apart else more
         plain = body.model in (target.model, *self._fleet.models[target.model].aliases)
 
         def to(place: Place) -> bytes:
             members = dict(more)
+            if (rank or body.asks_priority) and place.model in self._ranks and endpoint.ranked:
+                members["priority"] = rank
             if not plain or place.model != target.model:
                 members["model"] = target.asked_of(place.model)
             if endpoint.name == "responses":
                 members["request_id"] = response_id(place, tenant, exchange.request_id)
             return body.with_members(members)
 
-        sent = self._upstream_headers(headers, kind, exchange)
         if apart:
             sent.append((b"x-flotilla-usage", b"apart"))
         if target.added is not None:
@@ -286,9 +325,20 @@ class Gateway:
         if method not in ("GET", "HEAD"):
             raise WrongMethod(method, path, ["GET"])
         assert exchange.principal is not None
-        name = path.removeprefix("/v1/models").removeprefix("/")
-        tenant = exchange.principal.tenant
-        found = self._listing.one(self._routes, name, tenant) if name else self._listing.all(self._routes, tenant)
+        name, who = path.removeprefix("/v1/models").removeprefix("/"), exchange.principal
+        found = self._listing.one(self._routes, name, who) if name else self._listing.all(self._routes, who)
+        exchange.answer.code = 200
+        await _write(send, 200, json.dumps(found).encode(), exchange.headers())
+
+    async def _usage(self, method: str, query: bytes, send: Any, exchange: Exchange) -> None:
+        if method not in ("GET", "HEAD"):
+            raise WrongMethod(method, "/v1/usage", ["GET"])
+        if self._ports.usage is None:
+            raise UnknownEndpoint(method, "/v1/usage")
+        assert exchange.principal is not None
+        _need("usage", exchange.principal)
+        exchange.endpoint = "usage"
+        found = await self._ports.usage.usage(exchange.principal.tenant, query.decode("latin-1"))
         exchange.answer.code = 200
         await _write(send, 200, json.dumps(found).encode(), exchange.headers())
 
@@ -319,10 +369,26 @@ class Gateway:
         record, used, spans = exchange.record(outcome), exchange.answer.usage, exchange.spans
         cost_usd = used.cost_usd if used and exchange.recorded else None
         self._ports.meter.answered(record, cost_usd, spans.trace_id if spans is not None else "")
+        if exchange.limited:
+            self._ports.quotas.settle(exchange.request_id, _used(exchange))
         if exchange.principal is not None and exchange.recorded:
             self._ports.records.put(record)
         if spans is not None:
             spans.end(record, cost_usd)
+
+
+def _used(exchange: Exchange) -> Used:
+    """What a request has used, as far as its answer says."""
+    answer = exchange.answer
+    if answer.usage is not None and answer.usage.cost is not None:
+        return Used(answer.usage.tokens, nanousd(answer.usage.cost))
+    refused = answer.whole and 400 <= answer.code < 500 and answer.code != table.PAYMENT_REQUIRED
+    return Used.nothing() if refused or not exchange.sent else Used.unknown()
+
+
+def _need(scope: str, who: Principal) -> None:
+    if scope not in who.scopes:
+        raise ScopeMissing(scope, who.scopes)
 
 
 def _left(wire: Wire) -> tuple[Outcome, int]:

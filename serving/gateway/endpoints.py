@@ -25,7 +25,14 @@ class Endpoint:
     usage_on_demand: bool = False
     recorded: bool = True  # whether a request is a row of the ledger
 
+    @property
+    def ranked(self) -> bool:
+        """Whether the engine takes a priority with its requests."""
+        return self.name in _RANKED
 
+
+_RANKED = frozenset({"chat_completions", "completions", "responses", "embeddings", "score", "rerank", "classify",
+                     "pooling"})
 _TABLE = (
     Endpoint("chat_completions", "POST", "/v1/chat/completions", usage_on_demand=True),
     Endpoint("completions", "POST", "/v1/completions", usage_on_demand=True),

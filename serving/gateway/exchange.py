@@ -49,6 +49,9 @@ class Exchange:
     adapter: str = ""  # as callers name it, with its model
     preset: str = ""  # name@version
     served: str = ""  # the model, with the adapter if there is one
+    limited: bool = False  # it holds a reservation
+    sent: bool = False  # a replica may have seen it
+    told: tuple[tuple[bytes, bytes], ...] = ()  # headers about its limits
     stream: bool = False
     deadline_s: float = 0.0
     answer: Answer = field(default_factory=Answer)
@@ -70,7 +73,7 @@ class Exchange:
             found.append((b"x-flotilla-model", self.served.encode()))
         if self.preset:
             found.append((b"x-flotilla-preset", self.preset.encode()))
-        return found
+        return [*found, *self.told] if self.told else found
 
     def record(self, outcome: Outcome) -> RequestRecord:
         """How it ended."""

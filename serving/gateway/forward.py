@@ -85,7 +85,7 @@ class Forward:
                 deaths += error.sent
                 stale = error.stale
             finally:
-                self._lanes[place.model].leave(place, answered)
+                self._lanes[place.model].leave(place, answered, _work(exchange))
             if answered:
                 return
             if deaths >= _DEATHS:
@@ -109,6 +109,7 @@ class Forward:
             ours = exchange.spans.asked(place.model, place.replica.replica_id)
             headers = [h for h in headers if h[0] not in _TRACE] + list(ours)
         ask = Ask(call.method, call.path, call.query, headers, call.body(place))
+        exchange.sent = True
         reply = await self._upstream.ask(place.replica, ask)
         try:
             await reply.begin()
@@ -129,14 +130,15 @@ class Forward:
     async def _place(self, call: Call, target: Target, exchange: Exchange) -> Place:
         if call.held_by:
             return self._held(call, target)
-        tenant = exchange.principal.tenant if exchange.principal else ""
+        assert exchange.principal is not None
+        tenant, priority = exchange.principal.tenant, exchange.principal.priority
         chain = target.chain
         several = any(len(self._lanes[model].balancer.replicas) > 1 for model in chain)
         key = call.key() if several and call.key is not None else None
         if len(chain) == 1:
-            return await self._lanes[chain[0]].enter(tenant, key, call.tried, call.adapter)
+            return await self._lanes[chain[0]].enter(tenant, key, call.tried, call.adapter, priority)
         for model in chain:
-            place = self._lanes[model].free(key, call.tried)
+            place = self._lanes[model].free(key, call.tried, None, tenant)
             if place is not None:
                 if model != chain[0]:
                     await self._moved(chain[0], model)
@@ -144,7 +146,7 @@ class Forward:
         there = [m for m in chain if any(r.replica_id not in call.tried for r in self._lanes[m].balancer.replicas)]
         if there and there[0] != chain[0]:
             await self._moved(chain[0], there[0])
-        return await self._lanes[there[0] if there else chain[0]].enter(tenant, key, call.tried)
+        return await self._lanes[there[0] if there else chain[0]].enter(tenant, key, call.tried, None, priority)
 
     async def _moved(self, model: str, to: str) -> None:
         self._meter.moved(model, to)
@@ -158,6 +160,13 @@ class Forward:
             if replica is not None and replica.replica_id not in call.tried:
                 return lane.at(replica)
         raise UnknownResponse(call.response)
+
+
+def _work(exchange: Exchange) -> float | None:
+    """An answer's work in the virtual token counter's units: a token made counts as two that are read (arXiv
+    2401.00588). None: it does not say."""
+    usage = exchange.answer.usage
+    return None if usage is None else float(usage.tokens.prompt - usage.tokens.cached + 2 * usage.tokens.completion)
 
 
 def response_id(place: Place, tenant: str, request_id: str) -> str:

@@ -11,9 +11,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from serving.errors import ModelFailed, NoReplica, Overloaded, TooManyWaiting
-from serving.fleet.admission import DrainRate, FairQueue
+from serving.fleet.admission import DrainRate, FairQueue, Weights
 from serving.fleet.balance import Balancer, Replica
 from serving.fleet.catalogue import ModelSpec
+from serving.fleet.tenants import ENGINE_PRIORITY, QUEUE_WEIGHT, Priority
 from serving.gateway.ports import Meter, ReplicaDirectory
 
 _ABSENT_S = 5.0  # a model that should run but has no replica is waited for this long
@@ -28,6 +29,9 @@ class Place:
     model: str
     replica: Replica
     adapter: int | None = None
+    tenant: str = ""
+    charged: float = 0.0  # work, by the queue in which it waited
+    factor: float = 1.0
 
 
 @dataclass(eq=False)
@@ -40,7 +44,7 @@ class _Waiter:
 class Lane:
     """The way to one model from one gateway process."""
 
-    def __init__(self, model: str, spec: ModelSpec, share: int, weights: Mapping[str, float],
+    def __init__(self, model: str, spec: ModelSpec, share: int, weights: Weights | Mapping[str, float],
                  directory: ReplicaDirectory, meter: Meter) -> None:
         """`share`: how many gateways share the replicas' seats."""
         limits = spec.overload
@@ -66,18 +70,20 @@ class Lane:
             self._balancer.update(found)
         return self._balancer
 
-    def free(self, key: int | None, exclude: Collection[str] = (), adapter: int | None = None) -> Place | None:
+    def free(self, key: int | None, exclude: Collection[str] = (), adapter: int | None = None,
+             tenant: str = "") -> Place | None:
         """A seat at once, or None: no replica, all full, or others wait."""
         if len(self._queue):
             return None
         replica = self._choose(key, exclude, adapter)
-        return None if replica is None else self.at(replica, adapter)
+        return None if replica is None else self.at(replica, adapter, tenant)
 
-    def at(self, replica: Replica, adapter: int | None = None) -> Place:
+    def at(self, replica: Replica, adapter: int | None = None, tenant: str = "", charged: float = 0.0,
+           factor: float = 1.0) -> Place:
         """A seat at this replica, full or not."""
         self._balancer.begin(replica.replica_id, adapter)
         self._meter.begin(self.model)
-        return Place(self.model, replica, adapter)
+        return Place(self.model, replica, adapter, tenant, charged, factor)
 
     def _choose(self, key: int | None, exclude: Collection[str] = (), adapter: int | None = None) -> Replica | None:
         if self._suspects:
@@ -85,25 +91,27 @@ class Lane:
         return self.balancer.choose(key, exclude, adapter)
 
     async def enter(self, tenant: str, key: int | None, exclude: Collection[str] = (),
-                    adapter: int | None = None) -> Place:
+                    adapter: int | None = None, priority: Priority = "standard") -> Place:
         """A seat, waited for in fair order. Raises: NoReplica, ModelFailed, Overloaded, TooManyWaiting."""
-        place = self.free(key, exclude, adapter)
+        place = self.free(key, exclude, adapter, tenant)
         if place is not None:
             return place
         if not self.balancer.replicas:
             await self._awake()
-            if (place := self.free(key, exclude, adapter)) is not None:
+            if (place := self.free(key, exclude, adapter, tenant)) is not None:
                 return place
         elif all(r.replica_id in exclude or r.replica_id in self._avoided() for r in self.balancer.replicas):
             raise NoReplica(self.model, 5)
-        return await self._wait(tenant, key, adapter)
+        return await self._wait(tenant, key, adapter, priority)
 
-    def leave(self, place: Place, answered: bool) -> None:
-        """Give a seat back; whoever waits longest by fair order gets it. `answered`: the replica did its work."""
+    def leave(self, place: Place, answered: bool, work: float | None = None) -> None:
+        """Give a seat back; who is next by fair order gets it. `answered`: the replica did its work, `work` of it."""
         self._balancer.end(place.replica.replica_id, place.adapter)
         self._meter.end(self.model)
         if answered:
             self._drain.done(self._loop.time())
+        if work is not None:
+            self._queue.worked(place.tenant, work, place.charged, place.factor)
         self._serve()
 
     def suspect(self, replica: Replica) -> None:
@@ -132,9 +140,9 @@ class Lane:
         finally:
             self._absent -= 1
 
-    async def _wait(self, tenant: str, key: int | None, adapter: int | None) -> Place:
+    async def _wait(self, tenant: str, key: int | None, adapter: int | None, priority: Priority) -> Place:
         waiter = _Waiter(key, adapter)
-        out = self._queue.put(tenant, waiter, self._loop.time())
+        out = self._queue.put(tenant, waiter, self._loop.time(), ENGINE_PRIORITY[priority], QUEUE_WEIGHT[priority])
         if out is not None and not out.seat.done():
             out.seat.set_exception(TooManyWaiting(self.model, self._retry_after()))
         self._meter.queued(self.model, len(self._queue))
@@ -167,13 +175,13 @@ class Lane:
     def _serve(self) -> None:
         """Give free seats to those who wait."""
         while len(self._queue) and self._choose(None) is not None:
-            found = self._queue.pop()
+            found = self._queue.serve()
             assert found is not None
-            waiter = found[1]
+            waiter = found.item
             # one has a seat, so this finds one
             replica = None if waiter.seat.done() else self._choose(waiter.key, (), waiter.adapter)
             if replica is not None:
-                waiter.seat.set_result(self.at(replica, waiter.adapter))
+                waiter.seat.set_result(self.at(replica, waiter.adapter, found.tenant, found.charged, found.factor))
 
     def _retry_after(self) -> int:
         return self._drain.retry_after_s(len(self._queue) + 1, self._loop.time())

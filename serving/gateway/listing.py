@@ -8,6 +8,7 @@ from typing import Any
 from serving.fleet.catalogue import Fleet
 from serving.fleet.presets import Preset
 from serving.fleet.routing import Routes
+from serving.fleet.tenants import Principal
 from serving.gateway.ports import ModelState, ReplicaDirectory
 
 _BEST: tuple[ModelState, ...] = ("ready", "starting", "scaled_to_zero", "unavailable", "failed")
@@ -28,13 +29,13 @@ class Listing:
         """Whether all answer that came up with the fleet: waiting does not help those that failed then."""
         return all(ready or self._directory.state(name) == "failed" for name, ready in self.ready().items())
 
-    def all(self, routes: Routes, tenant: str) -> dict[str, Any]:
+    def all(self, routes: Routes, who: Principal) -> dict[str, Any]:
         """OpenAI's model list."""
-        return {"object": "list", "data": [self._card(routes, name) for name in routes.visible(tenant)]}
+        return {"object": "list", "data": [self._card(routes, name) for name in routes.visible(who.tenant, who.models)]}
 
-    def one(self, routes: Routes, name: str, tenant: str) -> dict[str, Any]:
+    def one(self, routes: Routes, name: str, who: Principal) -> dict[str, Any]:
         """One of them, by name or alias. Raises: UnknownModel, ModelNotAllowed."""
-        found = routes.resolve(name, tenant, 0)
+        found = routes.resolve(name, who.tenant, 0, who.models)
         return self._card(routes, name if found.preset is not None else found.name)
 
     def _card(self, routes: Routes, name: str) -> dict[str, Any]:

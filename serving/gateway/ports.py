@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from serving.fleet.adapters import Adapter
 from serving.fleet.balance import Replica
+from serving.fleet.demand import Ask
 from serving.fleet.records import RequestRecord
 from serving.fleet.tenants import Principal
+from serving.fleet.verdicts import Pass, Used
 
 ModelState = Literal["ready", "starting", "scaled_to_zero", "unavailable", "failed"]
 
@@ -154,3 +156,51 @@ class Tracer(Protocol):
     def begin(self, method: str, path: str, traceparent: str | None, tracestate: str) -> Spans | None:
         """A request has come. None: it is not traced."""
         ...
+
+
+class Quotas(Protocol):
+    """Knows limits and counts what they limit."""
+
+    async def start(self) -> None:
+        """Begin to look after what is under way."""
+        ...
+
+    async def close(self) -> None:
+        """Tell what can be told, and end."""
+        ...
+
+    async def admit(self, request_id: str, who: Principal, model: str, ask: Ask) -> Pass | None:
+        """Reserve what a request may use. None: nothing limits it, and it needs no settlement.
+
+        Raises: RateLimited, RequestTooLarge, BudgetExhausted, QuotasUnavailable.
+        """
+        ...
+
+    def settle(self, request_id: str, used: Used) -> None:
+        """The request is over. Must not block, must not raise; called once for every request that was admitted."""
+        ...
+
+
+class UsageReader(Protocol):
+    """Knows what was used."""
+
+    async def usage(self, tenant: str, query: str) -> dict[str, Any]:
+        """A tenant's usage, as JSON. `query`: of the URL: by, since, until. Raises: MalformedRequest, LedgerError."""
+        ...
+
+
+class NoLimits:
+    """Quotas of a gateway that has none."""
+
+    async def start(self) -> None:
+        """There is nothing to look after."""
+
+    async def close(self) -> None:
+        """There is nothing to tell."""
+
+    async def admit(self, request_id: str, who: Principal, model: str, ask: Ask) -> Pass | None:
+        """Nothing limits it."""
+        return None
+
+    def settle(self, request_id: str, used: Used) -> None:
+        """It was not counted."""

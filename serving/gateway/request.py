@@ -17,12 +17,20 @@ import msgspec
 
 from serving.errors import BodyTimeout, BodyTooLarge, MalformedRequest
 from serving.fleet.balance import key_of
+from serving.fleet.demand import Ask
 from serving.gateway import forms
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 _TRUE = (b"true", b"1", b"yes", b"on")
 _LONGEST_NAME = 256  # characters of a model's name; names are compared with all there are
 _PREFIX = 1024  # bytes of a prompt that say which conversation or document it belongs to
+# by endpoint, where a request says how many tokens it wants: the first that is there counts, and the first sets it
+_MOST: dict[str, tuple[str, ...]] = {
+    "chat_completions": ("max_completion_tokens", "max_tokens"), "completions": ("max_tokens",),
+    "responses": ("max_output_tokens",), "messages": ("max_tokens",)}
+_FORMS = ("transcriptions", "translations")  # they make tokens too, and do not say how many
+_COMPLETIONS = 16  # tokens of a completion that does not say; OpenAI's default, which vLLM keeps
+_IDLE = ("tokenize", "detokenize", "count_tokens")  # without the model
 
 
 class CallerGone(Exception):
@@ -39,6 +47,11 @@ class _Head(msgspec.Struct):
     instructions: msgspec.Raw = msgspec.Raw(b"")
     prompt_cache_key: str | None = None
     previous_response_id: str | None = None
+    max_tokens: msgspec.Raw = msgspec.Raw(b"")
+    max_completion_tokens: msgspec.Raw = msgspec.Raw(b"")
+    max_output_tokens: msgspec.Raw = msgspec.Raw(b"")
+    n: msgspec.Raw = msgspec.Raw(b"")
+    priority: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _Message(msgspec.Struct):
@@ -73,6 +86,27 @@ class Body:
         if head.input:
             return key_of(bytes(head.instructions)[:_PREFIX], _opening(bytes(head.input)))
         return key_of(bytes(head.prompt or head.messages)[:_PREFIX])
+
+    def ask(self, endpoint: str) -> Ask:
+        """What the request may use, as far as it says."""
+        size, head = len(self.data), self._head
+        if endpoint in _IDLE:
+            return Ask(0, generates=False, works=False)
+        if head is None or endpoint not in _MOST:
+            prompts = _many(bytes(head.input)) if head is not None else 1
+            return Ask(size, prompts=prompts, generates=endpoint in _FORMS)
+        asked = [bytes(getattr(head, name)) for name in _MOST[endpoint]]
+        most = next((found for text in asked if (found := _whole(text)) is not None), None)
+        answers, prompts = _whole(bytes(head.n)) or 1, 1
+        if endpoint == "completions":
+            prompts = _many(bytes(head.prompt))
+            most = _COMPLETIONS if most is None and not asked[0] else most
+        return Ask(size, most, answers * prompts, prompts)
+
+    @property
+    def asks_priority(self) -> bool:
+        """Whether the caller names a place in the engine's queue, which is not for callers to choose."""
+        return bool(self._head and self._head.priority)
 
     def with_members(self, members: dict[str, Any]) -> bytes:
         """The body as it goes upstream: with further JSON members, or with another model in a form."""
@@ -156,6 +190,27 @@ def parse_form(data: bytes, content_type: str) -> tuple[Body, str]:
     stream = data[slice(*found.get(b"stream", (0, 0)))].strip().lower() in _TRUE
     name = data[begin:end].decode("utf-8", "replace")
     return Body(name, stream, True, data, _model_at=(begin, end)), kind.decode("latin-1")
+
+
+def most_tokens(endpoint: str, most: int) -> dict[str, Any]:
+    """The member that lets an answer have so many tokens and no more; none for an endpoint that has no such member."""
+    return {_MOST[endpoint][0]: most} if endpoint in _MOST else {}
+
+
+def _whole(text: bytes) -> int | None:
+    """A count in JSON, or None; what is none is the engine's to refuse."""
+    return int(text) if 0 < len(text) < 12 and text.isdigit() else None
+
+
+def _many(prompt: bytes) -> int:
+    """How many prompts there are in a member that may hold one or a list; a list of numbers is one."""
+    if not prompt.startswith(b"["):
+        return 1
+    try:
+        found = _MESSAGES.decode(prompt)
+    except msgspec.MsgspecError:
+        return 1
+    return len(found) if found and bytes(found[0])[:1] in (b'"', b"[") else 1
 
 
 def _opening(messages: bytes) -> bytes:

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 from serving.errors import ConfigError
 from serving.fleet.records import BUCKETS, Bucket, Tokens
 from serving.ledger import schema
-from serving.ledger.reading import total
+from serving.ledger.reading import day, total
 from serving.ledger.store import Ledger
 
 Dimension = Literal["model", "tenant", "day", "variant", "bucket", "adapter", "preset"]
@@ -115,16 +115,11 @@ class _Cut:
         s, q = schema.sources.c, schema.requests.c
         found: dict[str, Callable[[], ColumnElement[Any]]] = {
             "model": lambda: func.coalesce(s.model, ""), "variant": lambda: func.coalesce(s.variant, ""),
-            "tenant": lambda: func.coalesce(tenant, ""), "day": lambda: self._day(moment),
+            "tenant": lambda: func.coalesce(tenant, ""), "day": lambda: day(self._db, moment),
             "adapter": lambda: func.coalesce(q.adapter, "") if named else literal("", Text),
             "preset": lambda: func.coalesce(q.preset, "") if named else literal("", Text),
         }
         return [found[name]().label(f"key_{name}") for name in self._by]
-
-    def _day(self, moment: ColumnElement[float]) -> ColumnElement[str]:
-        if self._db.dialect.name == "sqlite":
-            return func.strftime("%Y-%m-%d", moment, "unixepoch")
-        return func.to_char(func.timezone("UTC", func.to_timestamp(moment)), "YYYY-MM-DD")
 
     def _with_names(self, query: Select[Any]) -> Select[Any]:
         """A query of charges, joined with what their requests named where that is asked for."""

@@ -1,8 +1,9 @@
-"""The ledger as gateways use it: a keyring that follows revocations, and a writer that no request waits for."""
+"""The ledger as gateways use it: a keyring that follows revocations and tenants, a writer that no request waits for."""
 
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import threading
 import time
@@ -11,8 +12,10 @@ from typing import Literal
 
 from serving.errors import InvalidKey, KeysUnavailable, LedgerError, SpoolFull
 from serving.fleet.records import RequestRecord
+from serving.fleet.roster import Roster
+from serving.fleet.specs import TenantSpec
 from serving.fleet.tenants import ApiKey, Principal, digest
-from serving.ledger import keys
+from serving.ledger import keys, tenants
 from serving.ledger.durable import Clock, Outlet
 from serving.ledger.merging import Takes
 from serving.ledger.spool import Spool, SpoolStats
@@ -22,6 +25,7 @@ log = logging.getLogger(__name__)
 _PATIENCE_S = 0.5  # that a request with a known key waits for the database
 _INBOX = 20_000  # records in memory, about 10 MB: seconds of the busiest gateway
 _HAND = 2_000  # records in one transaction
+_USED_S = 10.0  # between notes of when keys were used
 _EFFORT_S, _LAST_EFFORT_S = 1.0, 5.0  # for what waits: each time, and before the end
 
 
@@ -32,12 +36,18 @@ class LedgerKeyring:
     database is away or hangs, the keys that are known stay good and wait for nothing.
     """
 
-    def __init__(self, ledger: Ledger, pepper: bytes, max_age_s: float = 2.0, miss_age_s: float = 0.5) -> None:
-        self._ledger, self._pepper = ledger, pepper
+    def __init__(self, ledger: Ledger, pepper: bytes, max_age_s: float = 2.0, miss_age_s: float = 0.5,
+                 roster: Roster | None = None) -> None:
+        """`roster`: gets the tenants with each reading, once the ledger has any."""
+        self._ledger, self._pepper, self._roster = ledger, pepper, roster
+        self._used: dict[str, float] = {}  # by id, Unix seconds, not yet noted
+        self._noted_at = time.monotonic()
         self._max_age_s, self._miss_age_s = max_age_s, miss_age_s
         self._known: dict[str, ApiKey] = {}
+        self._principals: dict[str, Principal] = {}
         self._read_at = float("-inf")
         self._reading: asyncio.Task[None] | None = None
+        self._noting: asyncio.Task[None] | None = None
         self._away = False  # the last reading failed, or takes too long
 
     async def principal(self, key: str) -> Principal:
@@ -50,9 +60,19 @@ class LedgerKeyring:
         found = self._known.get(hashed)
         if found is None:
             raise InvalidKey("this API key is not known here")
+        if not hmac.compare_digest(found.digest, hashed):  # of keyed hashes the lookup tells nothing either
+            raise InvalidKey("this API key is not known here")
         if not found.usable:
             raise InvalidKey(f"the API key {found.prefix}… has been revoked")
-        return Principal(found.tenant, found.key_id)
+        now = time.time()
+        if found.expired(now):
+            raise InvalidKey(f"the API key {found.prefix}… has expired")
+        self._used[found.key_id] = now
+        return self._principals[hashed]
+
+    async def close(self) -> None:
+        """Note when keys were last used."""
+        await asyncio.to_thread(self._note)
 
     async def _refresh(self, max_age_s: float, patience_s: float | None) -> None:
         """Read the keys if they are older than that, together with whoever else wants to."""
@@ -71,7 +91,7 @@ class LedgerKeyring:
 
     async def _read(self) -> None:
         try:
-            found = await asyncio.to_thread(keys.all_keys, self._ledger)
+            found, now_tenants = await asyncio.to_thread(self._read_all)
         except LedgerError as error:
             self._away = True
             if self._read_at == float("-inf"):
@@ -79,7 +99,26 @@ class LedgerKeyring:
             log.warning("keys cannot be read (%s); the ones known stay in use", error)
         else:
             self._known, self._away = {k.digest: k for k in found}, False
-        self._read_at = time.monotonic()
+            before = self._principals  # the same object while nothing has changed, so that what hangs on it stays
+            new = {k.digest: k.principal() for k in found}
+            self._principals = {d: before[d] if before.get(d) == p else p for d, p in new.items()}
+            if self._roster is not None and now_tenants:
+                self._roster.replace(now_tenants)
+        self._read_at = now = time.monotonic()
+        if now - self._noted_at >= _USED_S and not self._away and (self._noting is None or self._noting.done()):
+            self._noted_at = now  # beside the reading, which no writer may hold up
+            self._noting = asyncio.create_task(asyncio.to_thread(self._note))
+
+    def _read_all(self) -> tuple[list[ApiKey], dict[str, TenantSpec]]:
+        return keys.all_keys(self._ledger), tenants.all_tenants(self._ledger) if self._roster is not None else {}
+
+    def _note(self) -> None:
+        used, self._used = self._used, {}
+        try:
+            keys.note_used(self._ledger, used)
+        except LedgerError as error:
+            log.warning("when keys were used is not noted (%s)", error)
+            self._used = used | self._used
 
 
 class LedgerRecords:

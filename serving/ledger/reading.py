@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import BigInteger, ColumnElement, cast, func
-from sqlalchemy.engine import RowMapping
+from sqlalchemy.engine import Connection, RowMapping
 
 from serving.fleet.records import (
     Amounts,
@@ -24,6 +24,13 @@ from serving.fleet.records import (
 def total(column: Any) -> ColumnElement[int]:
     """The sum of a column of whole numbers, 0 over nothing. PostgreSQL would make a decimal of it."""
     return cast(func.coalesce(func.sum(column), 0), BigInteger)
+
+
+def day(db: Connection, moment: ColumnElement[float]) -> ColumnElement[str]:
+    """The day (UTC, as 2026-11-25) of a column of Unix seconds."""
+    if db.dialect.name == "sqlite":
+        return func.strftime("%Y-%m-%d", moment, "unixepoch")
+    return func.to_char(func.timezone("UTC", func.to_timestamp(moment)), "YYYY-MM-DD")
 
 
 def request(row: RowMapping) -> RequestRecord:

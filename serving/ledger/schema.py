@@ -3,7 +3,9 @@
 Nanoseconds, nano-USD and counts are 64-bit integers, moments are Unix seconds. `number`, where a row has it, is the
 reading that the row came from: a row is only replaced by one of a later reading. `compared` is a JSON object
 (comparator: nano-USD), `fit` the object of a `StepFit`, `segments` an array of arrays in the order of `Segment`'s
-fields, `tenants` an array of names.
+fields, an adapter's `tenants` an array of names. A key's `models`, `scopes` and `limits`, a tenant's `spec` and
+`seeded` (as the fleet file had it last; empty: it is not from there) and the `details` of an entry of the audit log are
+JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0003"  # the migration that makes these tables; a test holds it against `migrations/versions`
+HEAD = "0004"  # the migration that makes these tables; a test holds it against `migrations/versions`
 
 metadata = MetaData(naming_convention={"pk": "pk_%(table_name)s", "uq": "uq_%(table_name)s_%(column_0_name)s"})
 
@@ -45,7 +47,21 @@ meta = Table("meta", metadata, _text("key"), _text("value"), PrimaryKeyConstrain
 keys = Table(
     "keys", metadata,
     _text("key_id"), _text("tenant"), _text("name"), _text("prefix"), _text("digest"), _moment("created_at"),
-    _moment("revoked_at", nullable=True), PrimaryKeyConstraint("key_id"), UniqueConstraint("digest"),
+    _moment("revoked_at", nullable=True), _moment("expires_at", nullable=True), Column("models", Text), _text("scopes"),
+    _text("priority"), _text("limits"), _moment("last_used_at", nullable=True), Column("rotated_from", Text),
+    PrimaryKeyConstraint("key_id"), UniqueConstraint("digest"),
+)
+
+tenants = Table(
+    "tenants", metadata,
+    _text("name"), _text("spec"), _text("seeded"), _moment("updated_at"), _moment("removed_at", nullable=True),
+    PrimaryKeyConstraint("name"),
+)
+
+audit = Table(  # a trigger refuses every change of what is there
+    "audit", metadata,
+    Column("number", BigInteger().with_variant(Integer(), "sqlite"), nullable=False), _moment("at"), _text("actor"),
+    _text("action"), _text("subject"), _text("details"), PrimaryKeyConstraint("number"),
 )
 
 requests = Table(

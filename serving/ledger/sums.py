@@ -7,10 +7,10 @@ from serving.ledger.costs import DIMENSIONS, CostRow, Dimension, costs
 from serving.ledger.details import IntervalRow, RequestDetail, RequestRow, intervals, request, rows
 from serving.ledger.reconciling import Reconciliation, reconcile
 from serving.ledger.totals import ALIVE_S, ModelSums, SourceState, TenantTotal, Totals, totals
-from serving.ledger.usage import Shape, UsageRow, shapes, usage
+from serving.ledger.usage import USAGE_BY, By, Shape, UsageRow, shapes, usage
 
 __all__ = [
-    "ALIVE_S", "DIMENSIONS", "CostRow", "Dimension", "IntervalRow", "ModelSums", "Reconciliation", "RequestDetail",
-    "RequestRow", "Shape", "SourceState", "TenantTotal", "Totals", "UsageRow", "costs", "intervals", "reconcile",
-    "request", "rows", "shapes", "totals", "usage",
+    "ALIVE_S", "DIMENSIONS", "USAGE_BY", "By", "CostRow", "Dimension", "IntervalRow", "ModelSums", "Reconciliation",
+    "RequestDetail", "RequestRow", "Shape", "SourceState", "TenantTotal", "Totals", "UsageRow", "costs", "intervals",
+    "reconcile", "request", "rows", "shapes", "totals", "usage",
 ]

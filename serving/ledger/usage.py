@@ -1,22 +1,30 @@
-"""Usage by tenant and model as the gateway answered it, and what a model's requests look like."""
+"""Usage by tenant, key, model and day as the gateway answered it, and what a model's requests look like."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
+from sqlalchemy.sql.elements import ColumnElement
 
 from serving.fleet.records import Amounts, Tokens
 from serving.ledger import schema
-from serving.ledger.reading import total
+from serving.ledger.reading import day, total
 from serving.ledger.store import Ledger
 
 _FOREVER = 1e18
+By = Literal["tenant", "key", "model", "day"]
+USAGE_BY: tuple[By, ...] = get_args(By)
 
 
 @dataclass(frozen=True)
 class UsageRow:
-    """Requests of one tenant to one model, as the gateway answered them, with what they cost. Money in nano-USD."""
+    """Requests of one tenant to one model, as the gateway answered them, with what they cost. Money in nano-USD.
+
+    `key` and `day` (UTC, as 2026-11-25) are empty where rows are not by them; so are the others.
+    """
 
     tenant: str
     model: str
@@ -27,32 +35,54 @@ class UsageRow:
     cached_tokens: int
     completion_tokens: int
     amounts: Amounts
+    key: str = ""
+    day: str = ""
 
     @property
     def nanousd(self) -> int:
         """What they were charged with: the fully loaded basis."""
         return self.amounts.loaded
 
+    def shown(self, by: Sequence[By]) -> dict[str, Any]:
+        """As JSON has it: what it is by, counts, and the cost in USD and, exactly, in nano-USD."""
+        return {name: getattr(self, name) for name in by} | {
+            "requests": self.requests, "errors": self.errors, "aborted": self.aborted,
+            "prompt_tokens": self.prompt_tokens, "cached_tokens": self.cached_tokens,
+            "completion_tokens": self.completion_tokens, "cost_usd": self.nanousd / 1e9,
+            "cost_nanousd": self.nanousd}
 
-def usage(ledger: Ledger, since: float = 0.0, until: float = _FOREVER) -> list[UsageRow]:
-    """Usage by tenant and model of requests that began in [since, until), Unix seconds.
 
-    Token counts come from the answer, or from the engine where the caller left before it ended.
+def usage(ledger: Ledger, since: float = 0.0, until: float = _FOREVER, by: Sequence[By] = ("tenant", "model"),
+          of: Mapping[str, str] | None = None) -> list[UsageRow]:
+    """Usage of requests that began in [since, until), Unix seconds, one row for each value of what it is `by`.
+
+    Token counts come from the answer, or from the engine where the caller left before it ended. `of`: only those of
+    this `tenant`, `key` or `model`.
     """
     q, c = schema.requests.c, schema.charges.c
+    columns: dict[str, ColumnElement[str]] = {"tenant": q.tenant, "key": q.key_id, "model": q.model}
+    only = [q.started_at >= since, q.started_at < until, *(columns[n] == value for n, value in (of or {}).items())]
     names = ("direct", "waste", "idle", "cold_start", "prompt_tokens", "cached_tokens", "completion_tokens")
     cost = (select(c.request_id, *(total(c[name]).label(name) for name in names))
-            .join(schema.requests, q.request_id == c.request_id)
-            .where(q.started_at >= since, q.started_at < until).group_by(c.request_id).subquery())
+            .join(schema.requests, q.request_id == c.request_id).where(*only).group_by(c.request_id).subquery())
     tokens = [total(func.coalesce(q[name], cost.c[name], 0)) for name in names[4:]]
-    query = (
-        select(q.tenant, q.model, func.count(), func.count().filter(q.outcome.in_(("failed", "rejected"))),
-               func.count().filter(q.outcome == "aborted"), *tokens, *(total(cost.c[name]) for name in names[:4]))
-        .outerjoin(cost, cost.c.request_id == q.request_id)
-        .where(q.started_at >= since, q.started_at < until).group_by(q.tenant, q.model).order_by(q.tenant, q.model)
-    )
     with ledger.snapshot(patient=True) as db:
-        return [UsageRow(*row[:8], Amounts(*row[8:])) for row in db.execute(query)]
+        groups = [(day(db, q.started_at) if name == "day" else columns[name]).label(f"by_{name}") for name in by]
+        query = (
+            select(*groups, func.count(), func.count().filter(q.outcome.in_(("failed", "rejected"))),
+                   func.count().filter(q.outcome == "aborted"), *tokens, *(total(cost.c[name]) for name in names[:4]))
+            .outerjoin_from(schema.requests, cost, cost.c.request_id == q.request_id).where(*only)
+        )
+        if groups:  # by their labels: PostgreSQL does not see that two expressions with parameters are the same
+            labels = [text(group.name) for group in groups]
+            query = query.group_by(*labels).order_by(*labels)
+        return [_row(by, tuple(row)) for row in db.execute(query)]
+
+
+def _row(by: Sequence[By], row: tuple[Any, ...]) -> UsageRow:
+    named, sums = dict(zip(by, row, strict=False)), row[len(by) :]
+    return UsageRow(named.get("tenant", ""), named.get("model", ""), *sums[:6], Amounts(*sums[6:]),
+                    named.get("key", ""), named.get("day", ""))
 
 
 @dataclass(frozen=True)

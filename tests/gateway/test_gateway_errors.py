@@ -34,6 +34,11 @@ STATUS = {
     errors.MediaRefused: 400,
     errors.MediaUnavailable: 400,
     errors.PresetRefuses: 400,
+    errors.ScopeMissing: 403,
+    errors.RateLimited: 429,
+    errors.RequestTooLarge: 429,
+    errors.BudgetExhausted: 402,
+    errors.QuotasUnavailable: 503,
 }
 ARGUMENTS = {
     errors.UnknownModel: ("qwen4", ["qwen"]),
@@ -50,6 +55,10 @@ ARGUMENTS = {
     errors.BodyTimeout: (3.0,),
     errors.DeadlineExceeded: (3.0,),
     errors.MediaUnavailable: ("pictures.example", "HTTP 404"),
+    errors.ScopeMissing: ("admin", ["usage"]),
+    errors.RateLimited: ("the limit", "", 7, "requests", 60, 60),
+    errors.RequestTooLarge: ("the limit", ": it asks for 9", "ask for fewer"),
+    errors.QuotasUnavailable: (7,),
 }
 
 
@@ -88,7 +97,7 @@ def test_the_body_is_as_openais_clients_expect_it(kind: type[errors.FlotillaErro
     error = made(kind)
     found = json.loads(table.body(error))["error"]
     assert found["message"] == str(error)
-    of_callers = "rate_limit_error" if STATUS[kind] == 429 else "invalid_request_error"
+    of_callers = {429: "rate_limit_error", 402: "insufficient_quota"}.get(STATUS[kind], "invalid_request_error")
     assert found["type"] == ("server_error" if STATUS[kind] >= 500 else of_callers)
 
 

@@ -17,7 +17,8 @@ from serving.gateway.openapi.schemas import REF, merge_equal, prune, refs, tidy
 
 DOCUMENT: dict[str, Any] = json.loads(openapi.document())
 OPERATIONS = {(m.upper(), p): o for p, item in DOCUMENT["paths"].items() for m, o in item.items()}
-OWN = {("GET", p) for p in ("/v1/models", "/v1/models/{model}", "/healthz", "/health", "/readyz", "/openapi.json")}
+OWN = {("GET", p) for p in ("/v1/models", "/v1/models/{model}", "/v1/usage", "/healthz", "/health", "/readyz",
+                            "/openapi.json")}
 
 
 def test_it_has_every_endpoint_of_the_gateway_and_no_other() -> None:

@@ -128,7 +128,7 @@ def test_a_migration_that_breaks_off_leaves_the_older_ledger(tmp_path: Path) -> 
 def test_a_ledger_of_a_newer_flotilla_is_refused_and_left_alone(database: str) -> None:
     ledger = Ledger.open(database)
     alter(ledger, "UPDATE alembic_version SET version_num = '9999'")
-    says = "has format 9999, this Flotilla knows those up to 0003; use the newer"
+    says = "has format 9999, this Flotilla knows those up to 0004; use the newer"
     with pytest.raises(LedgerError, match=says) as found:
         Ledger.open(database)
     assert ledger.name in str(found.value)

@@ -39,19 +39,34 @@ HEADERS: dict[str, Any] = {
                                            "have it in their usage only."},
     "x-request-id": {"schema": {"type": "string"}, "description": "Your own id, or the ledger's."},
     "retry-after": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds after which to try again."},
+    "x-flotilla-budget": {"schema": {"type": "string"},
+                          "description": "There once a budget's soft mark is reached: how much of it is used."},
+    "x-should-retry": {"schema": {"const": "false"}, "description": "To wait would not help."},
     "www-authenticate": {"schema": {"type": "string"}, "description": "`Bearer`."},
 }
+
+_LIMITED = ("requests", "tokens", "prompt-tokens", "completion-tokens")
+for _name in _LIMITED:
+    HEADERS |= {
+        f"x-ratelimit-limit-{_name}": {"schema": {"type": "integer"},
+                                       "description": f"Of your limits of {_name} a minute the one nearest its end."},
+        f"x-ratelimit-remaining-{_name}": {"schema": {"type": "integer"}, "description": "What is left of it."},
+        f"x-ratelimit-reset-{_name}": {"schema": {"type": "string", "pattern": r"^\d+s$"},
+                                       "description": "When nothing of it will be used, seconds from now."}}
 
 
 def _headers(*names: str) -> dict[str, Any]:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
+LIMIT_HEADERS = _headers(*(f"x-ratelimit-{what}-{name}" for name in _LIMITED
+                           for what in ("limit", "remaining", "reset")))
 ANSWER_HEADERS = _headers("x-flotilla-request-id", "x-flotilla-model", "x-flotilla-preset", "x-request-id")
-COSTED_HEADERS = ANSWER_HEADERS | _headers("x-flotilla-cost-usd")
+COSTED_HEADERS = ANSWER_HEADERS | _headers("x-flotilla-cost-usd", "x-flotilla-budget") | LIMIT_HEADERS
 ERROR_HEADERS = {
     401: _headers("x-flotilla-request-id", "x-request-id", "www-authenticate"),
-    429: _headers("x-flotilla-request-id", "x-request-id", "retry-after"),
+    402: _headers("x-flotilla-request-id", "x-request-id"),
+    429: _headers("x-flotilla-request-id", "x-request-id", "retry-after", "x-should-retry") | LIMIT_HEADERS,
     431: {},
     503: _headers("x-flotilla-request-id", "x-request-id", "retry-after"),
 }
@@ -109,6 +124,18 @@ SCHEMAS: dict[str, Any] = {
         "properties": {"object": {"const": "list"},
                        "data": {"type": "array", "items": {"$ref": "#/components/schemas/Model"}}},
     },
+    "Usage": {
+        "type": "object", "required": ["object", "tenant", "data"],
+        "properties": {"object": {"const": "usage"}, "tenant": {"type": "string"}, "data": {
+            "type": "array", "items": {
+                "type": "object", "required": ["requests", "cost_usd", "cost_nanousd"],
+                "properties": {
+                    "key": {"type": "string"}, "model": {"type": "string"}, "day": {"type": "string"},
+                    **{name: {"type": "integer"} for name in (
+                        "requests", "errors", "aborted", "prompt_tokens", "cached_tokens", "completion_tokens",
+                        "cost_nanousd")},
+                    "cost_usd": {"type": "number", "description": "Fully loaded, as the ledger has it."}}}}},
+    },
     "Ready": {
         "type": "object", "required": ["ready", "models"],
         "properties": {"ready": {"type": "boolean"},
@@ -128,6 +155,13 @@ def paths(refused: dict[str, Any]) -> dict[str, Any]:
     not_ready = {"503": {"description": "A model has no replica, or this gateway stops.",
                          "content": {"application/json": {"schema": ready}}}}
     one = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+    since = {"in": "query", "schema": {"type": "string"}}
+    asked = [{"name": "by", "in": "query", "schema": {"type": "string"},
+              "description": "What a row is for: any of key, model, day, with commas. Left out: model,day."},
+             {"name": "since", "description": "30m, 12h, 7d ago, or a moment (UTC): 2026-11-01.", **since},
+             {"name": "until", "description": "Until when, not included; like since.", **since}]
+    of_usage = {code: answer for code, answer in refused.items() if code != "404"} | {
+        "400": {"$ref": "#/components/responses/Error400"}}
     of_list = {code: answer for code, answer in refused.items() if code not in ("403", "404")}
     free: dict[str, Any] = {"security": []}
     return {
@@ -135,6 +169,8 @@ def paths(refused: dict[str, Any]) -> dict[str, Any]:
                           {"$ref": "#/components/schemas/ModelList"}, of_list),
         "/v1/models/{model}": get("get_v1_models_model", "One of them, by name or alias",
                                   {"$ref": "#/components/schemas/Model"}, refused, parameters=[one]),
+        "/v1/usage": get("get_v1_usage", "What your tenant has used, and what it cost",
+                         {"$ref": "#/components/schemas/Usage"}, of_usage, parameters=asked),
         "/healthz": get("get_healthz", "The gateway lives", {"type": "object"}, {}, **free),
         "/health": get("get_health", "The same, at the path of vLLM's own server", {"type": "object"}, {}, **free),
         "/readyz": get("get_readyz", "Every model that came up can answer", ready, not_ready, **free),

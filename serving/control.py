@@ -1,0 +1,88 @@
+"""The control process: `python -m serving.control`, with a `Plan` on standard input. Prints `ready` when it listens.
+
+One per fleet and machine. It holds the book in which gateways count limits together, unless a quota URL names another
+place, and serves the admin API where the fleet file asks for it. Gateways live on without it, as the fleet file says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from serving import processes
+from serving.fleet.catalogue import Fleet
+from serving.plan import Plan, fleet
+from serving.quotastore.server import BookServer
+from serving.settings import Settings
+
+log = logging.getLogger("flotilla.control")
+SOCKET = "quotas.sock"
+
+
+def needed(found: Fleet, settings: Settings) -> bool:
+    """Whether a fleet has anything for this process to do."""
+    return found.admin.enabled or not settings.quota_url
+
+
+async def serve(plan: Plan, found: Fleet, settings: Settings) -> None:
+    """Until SIGTERM. Raises: OSError when an address is taken."""
+    asked, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, asked.set)
+    book = None
+    if not settings.quota_url:
+        book = BookServer(Path(plan.work_dir) / SOCKET)
+        await book.start()
+    admin = await _admin(found, settings) if found.admin.enabled else None
+    print("ready", flush=True)
+    await asked.wait()
+    if book is not None:
+        await book.stop()
+    if admin is not None:
+        server, task = admin
+        server.should_exit = True
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait_for(task, 5)
+
+
+async def _admin(found: Fleet, settings: Settings) -> tuple[Any, asyncio.Task[None]]:
+    import uvicorn
+
+    from serving.admin.app import application
+    from serving.identity.oidc import OidcKeyring
+    from serving.ledger.live import LedgerKeyring
+    from serving.ledger.store import Ledger
+
+    ledger, pepper = Ledger.later(settings.database), settings.pepper()
+    keys = LedgerKeyring(ledger, pepper)
+    app = application(ledger, OidcKeyring(found.oidc, keys) if found.oidc else keys, pepper, found.callable_names)
+    config = uvicorn.Config(app, host=found.admin.host, port=found.admin.port, log_level="warning", access_log=False,
+                            lifespan="off", server_header=False, proxy_headers=False)
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    sock = config.bind_socket()
+    task = asyncio.create_task(server.serve(sockets=[sock]))
+    while not server.started:
+        if task.done():
+            raise OSError("the admin API did not start")
+        await asyncio.sleep(0.01)
+    return server, task
+
+
+def main() -> None:
+    """Serve until ended."""
+    processes.die_with_parent(signal.SIGTERM)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    plan, settings = Plan.from_json(sys.stdin.read()), Settings.read(os.environ)
+    import uvloop
+
+    uvloop.run(serve(plan, fleet(Path(plan.fleet_file), plan.changes), settings))
+
+
+if __name__ == "__main__":
+    main()
