@@ -139,16 +139,14 @@ async def _round(store: Store, together: int, requests: int) -> list[float]:
         for number in range(first, requests, together):
             await one(number)
 
-    sender = asyncio.create_task(desk._send())  # the desk's other loops would be idle
+    await desk.start()
     try:
         for number in range(-_TENANTS, 0):  # budgets are read from the ledger once
             await one(number)
         took.clear()
         await asyncio.gather(*map(some, range(together)))
     finally:
-        sender.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await sender
+        await desk.close(ends_store=False)
     return took
 
 

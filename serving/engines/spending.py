@@ -15,6 +15,7 @@ from typing import Any
 from serving.fleet.attribution import Charge
 
 BUDGET_HEADER = b"x-flotilla-budget-nanousd"  # what the request may cost, as the gateway says
+_AHEAD = 4
 _SAID = ("the budget that holds for this request is used up: the answer ends here. What it has cost until now is "
          "charged")
 
@@ -121,7 +122,7 @@ class Watches:
         """Steps have been booked. `due`: what idle time adds to so much work; `works`: whether the engine is at it.
 
         The engine is some steps ahead of what it has told: a request is stopped while as much as it was charged with
-        last still fits twice.
+        last still fits `_AHEAD` times.
         """
         for request_id, watch in list(self._watched.items()):
             charge = charges.get(request_id)
@@ -129,7 +130,7 @@ class Watches:
                 continue
             grown = charge.work - watch.work if charge.trail.phase == "decode" and watch.work else 0
             watch.work = charge.work
-            ahead = charge.work + 2 * grown
+            ahead = charge.work + _AHEAD * grown
             cost = ahead + charge.idle + charge.cold_start + due(ahead - charge.loaded_work)
             if cost >= watch.most and works(request_id):
                 del self._watched[request_id]

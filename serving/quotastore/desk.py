@@ -94,24 +94,27 @@ class Desk:
         self._was_away = False
         self._bell = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._closing = False
 
     async def start(self) -> None:
         """Begin to look after what is under way. Call it in the event loop that serves."""
         loops = (self._send, self._keep, self._find_out)
         self._tasks = [asyncio.create_task(loop(), name=f"quotas{loop.__name__}") for loop in loops]
 
-    async def close(self, patience_s: float = 2.0) -> None:
+    async def close(self, patience_s: float = 2.0, ends_store: bool = True) -> None:
         """Tell the store what can be told, and end. What is left is for other gateways: leases end."""
         with suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
                 while self._unsent:
                     self._bell.set()
                     await asyncio.sleep(0.02)
+        self._closing = True  # a client that swallows its cancellation must not keep a loop alive
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with suppress(StoreAway):
-            await self._store.close()
+        if ends_store:
+            with suppress(StoreAway):
+                await self._store.close()
 
     async def admit(self, request_id: str, who: Principal, model: str, ask: Ask) -> Pass | None:
         """Reserve what the request may use. None: nothing limits it.
@@ -238,7 +241,7 @@ class Desk:
 
     async def _send(self) -> None:
         """Bring settlements to the store, in the order in which requests ended."""
-        while True:
+        while not self._closing:
             if not self._unsent:
                 self._bell.clear()
                 await self._bell.wait()
@@ -261,7 +264,7 @@ class Desk:
     async def _keep(self) -> None:
         """Renew the leases of what is under way; settle what the dead have left."""
         renewed, reaped = time.monotonic(), time.monotonic()
-        while True:
+        while not self._closing:
             await asyncio.sleep(min(_RENEW_S, _REAP_S))
             now = time.monotonic()
             try:
@@ -307,7 +310,7 @@ class Desk:
 
     async def _find_out(self) -> None:
         """Ask the ledger what requests have used whose answers did not say."""
-        while True:
+        while not self._closing:
             await asyncio.sleep(_TRUTH_S)
             if not self._silent:
                 continue

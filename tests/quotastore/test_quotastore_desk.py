@@ -324,3 +324,22 @@ async def test_several_gateways_against_one_limit_let_exactly_that_through(gatew
         await of.close()
     assert passed <= 100
     assert passed + (await store.used([("tenant/shop/seats", "seats")]))[0] >= 60
+
+
+async def test_a_desk_ends_even_if_its_store_swallows_the_cancellation() -> None:
+    entered = asyncio.Event()
+
+    class Swallows(OwnBook):
+        async def settle(self, settlements) -> None:
+            entered.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                return  # as redis-py's connection pool does
+
+    at = desk(limits(requests_per_minute=10), Swallows())
+    await at.start()
+    await at.admit("r1", WHO, "qwen", ask())
+    at.settle("r1", used())
+    await entered.wait()
+    await asyncio.wait_for(at.close(patience_s=0.01), 5)
