@@ -38,8 +38,9 @@ class Wanted:
 
 
 def add(ledger: Ledger, fleet: Fleet, wanted: Wanted, checkpoints_dir: Path, now: float,
-        tenants: Collection[str] | None = None) -> Adapter:
+        tenants: Collection[str] | None = None, actor: str = "") -> Adapter:
     """Check an adapter and keep it; gateways know it within seconds. `tenants`: those there are; None: the file's.
+    `actor`: who does it, for the audit log.
 
     Raises: AdapterRefused, LedgerError.
     """
@@ -58,14 +59,14 @@ def add(ledger: Ledger, fleet: Fleet, wanted: Wanted, checkpoints_dir: Path, now
     folder, rank = _checked(model, spec, wanted, checkpoints_dir)
     made = Adapter(f"lora_{secrets.token_hex(6)}", model, wanted.name, wanted.source, str(folder), rank,
                    wanted.description, wanted.tenants, now)
-    store.put(ledger, made, wanted.replace)
+    store.put(ledger, made, wanted.replace, actor)
     return made
 
 
-def remove(ledger: Ledger, fleet: Fleet, model: str, name: str, now: float) -> Adapter:
+def remove(ledger: Ledger, fleet: Fleet, model: str, name: str, now: float, actor: str = "") -> Adapter:
     """Take an adapter away; gateways refuse it within seconds, what is under way ends. Raises: AdapterRefused."""
     found = fleet.model_names().get(model, model)
-    removed = store.remove(ledger, found, name, now)
+    removed = store.remove(ledger, found, name, now, actor)
     if removed is not None:
         return removed
     if found in fleet.models and name in fleet.models[found].adapters:

@@ -53,6 +53,7 @@ async def serve(plan: Plan, found: Fleet, settings: Settings) -> None:
 async def _admin(found: Fleet, settings: Settings) -> tuple[Any, asyncio.Task[None]]:
     import uvicorn
 
+    from serving.admin.adapters import Place
     from serving.admin.app import application
     from serving.identity.oidc import OidcKeyring
     from serving.ledger.live import LedgerKeyring
@@ -60,7 +61,8 @@ async def _admin(found: Fleet, settings: Settings) -> tuple[Any, asyncio.Task[No
 
     ledger, pepper = Ledger.later(settings.database), settings.pepper()
     keys = LedgerKeyring(ledger, pepper)
-    app = application(ledger, OidcKeyring(found.oidc, keys) if found.oidc else keys, pepper, found.callable_names)
+    app = application(ledger, OidcKeyring(found.oidc, keys) if found.oidc else keys, pepper, found.callable_names,
+                      place=Place(found, settings.checkpoints_dir))
     config = uvicorn.Config(app, host=found.admin.host, port=found.admin.port, log_level="warning", access_log=False,
                             lifespan="off", server_header=False, proxy_headers=False)
     server = uvicorn.Server(config)

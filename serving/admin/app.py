@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from serving import errors
-from serving.admin import models
+from serving.admin import adapters, models
 from serving.errors import ConfigError, FlotillaError, InvalidKey, MalformedRequest, ScopeMissing
 from serving.fleet.specs import Name, TenantSpec
 from serving.fleet.tenants import Principal
@@ -49,8 +49,9 @@ Which = Annotated[str, Path(description="The key's id, the characters it begins 
 
 
 def application(ledger: Ledger, keyring: Keyring, pepper: bytes, names: Callable[[], Collection[str]],
-                clock: Callable[[], float] = time.time) -> FastAPI:
-    """The application. `names`: what keys and tenants may be allowed: models, adapters, routes, aliases."""
+                clock: Callable[[], float] = time.time, place: adapters.Place | None = None) -> FastAPI:
+    """The application. `names`: what keys and tenants may be allowed: models, adapters, routes, aliases. `place`: what
+    adapters are checked against; None: there are no routes for them."""
     app = FastAPI(title="Flotilla admin", version="1", docs_url=None, redoc_url=None,
                   openapi_url="/admin/v1/openapi.json",
                   description="Keys, tenants, usage and the audit log. Bring a key with the scope `admin` as "
@@ -142,6 +143,8 @@ def application(ledger: Ledger, keyring: Keyring, pepper: bytes, names: Callable
         found = audit.entries(ledger, limit, before, subject)
         return models.Audit(data=[models.AuditEntry(**vars(entry)) for entry in found])
 
+    if place is not None:
+        app.include_router(adapters.routes(ledger, place, Depends(_actor), _REFUSED, clock))
     return app
 
 

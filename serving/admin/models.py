@@ -12,11 +12,17 @@ from serving.fleet.tenants import DEFAULT_SCOPES, ApiKey, Priority, Scope
 KeyName = Annotated[str, Field(min_length=1, max_length=128)]
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """What is sent: names that are not known are errors."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class NewKey(_Body):
+class Listed(BaseModel):
+    """What is answered."""
+
+
+class NewKey(Body):
     """A key to be made."""
 
     tenant: str
@@ -28,7 +34,7 @@ class NewKey(_Body):
     limits: LimitsSpec = Field(default_factory=LimitsSpec)
 
 
-class Rotation(_Body):
+class Rotation(Body):
     """How a key is rotated."""
 
     overlap_s: float = Field(0.0, ge=0, le=30 * 86_400, description="For how long the old key stays good, seconds.")

@@ -11,12 +11,14 @@ import typer
 
 from serving import adapting, runstate
 from serving.cli.fleet import load
+from serving.cli.keys import actor
 from serving.cli.output import as_json, console, settings, table
 from serving.cli.run import Json
 from serving.errors import ConfigError
 from serving.fleet.adapters import Adapter
 from serving.fleet.catalogue import Fleet
 from serving.ledger import adapters as store
+from serving.ledger import tenants
 from serving.ledger.store import Ledger
 
 app = typer.Typer(no_args_is_help=True, help="Add, list and remove LoRA adapters while the fleet runs.")
@@ -45,7 +47,9 @@ def add(
     """Check an adapter and add it. Gateways know it within seconds; replicas load it when it is first asked for."""
     own = settings()
     wanted = adapting.Wanted(model, name, source, description, tuple(tenant) if tenant else None, replace, trust_base)
-    made = adapting.add(Ledger.open(own.database), _fleet(fleet), wanted, own.checkpoints_dir, time.time())
+    ledger, found = Ledger.open(own.database), _fleet(fleet)
+    there = tenants.all_tenants(ledger) or found.tenants
+    made = adapting.add(ledger, found, wanted, own.checkpoints_dir, time.time(), there, actor())
     if json:
         as_json(asdict(made))
     else:
@@ -79,7 +83,8 @@ def list_(
 @app.command()
 def remove(model: Model, name: Named, fleet: FleetOption = None) -> None:
     """Remove an adapter that was added. Gateways refuse it within seconds; requests under way end."""
-    gone = adapting.remove(Ledger.open(settings().database), _fleet(fleet), model, name, time.time())
+    gone = adapting.remove(Ledger.open(settings().database), _fleet(fleet), model, name, time.time(),
+                           actor())
     console.print(f"removed {gone.addressed} ({gone.adapter_id})", highlight=False)
 
 

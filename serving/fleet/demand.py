@@ -20,6 +20,7 @@ from serving.fleet.records import Tokens
 MOST_UNASKED = 1024  # completion tokens that must be there for a request that does not say how many it wants
 _HEADROOM = 1.25  # above the worst seen
 _FORGET = 0.98  # of a ratio, with each request
+_FORGET_FIRST, _FIRST = 0.8, 25  # and with each of the first ones, which replace a bound by what is true
 _TEMPLATE = 16  # tokens that a chat template adds, at least
 _FIRST_PER_BYTE = 0.5  # tokens; English has about 0.25
 _SMALLEST_RATIO = 0.02
@@ -66,6 +67,7 @@ class Estimator:
     def __init__(self, facts: ModelFacts) -> None:
         self._facts = facts
         self._per_byte, self._of_bound = _FIRST_PER_BYTE, 1.0
+        self._seen = 0
 
     def demand(self, ask: Ask, max_output: int | None) -> Demand:
         """What a request may use, where `max_output` completion tokens are the most for one answer."""
@@ -93,7 +95,8 @@ class Estimator:
             self._per_byte = max(_SMALLEST_RATIO, ratio, self._per_byte * _FORGET)
         if nanousd is not None and (tokens.prompt or tokens.completion):
             ratio = nanousd / self._bound(tokens.prompt, tokens.completion, answers) * _HEADROOM
-            self._of_bound = max(1e-6, ratio, self._of_bound * _FORGET)
+            self._seen += 1
+            self._of_bound = max(1e-6, ratio, self._of_bound * (_FORGET_FIRST if self._seen <= _FIRST else _FORGET))
 
     def _bound(self, prompt: int, completion: int, answers: int) -> float:
         facts = self._facts

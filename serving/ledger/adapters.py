@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from serving.errors import AdapterRefused, LedgerError
 from serving.fleet.adapters import Adapter
-from serving.ledger import schema
+from serving.ledger import audit, schema
 from serving.ledger.store import Ledger
 
 log = logging.getLogger(__name__)
@@ -25,8 +25,11 @@ _EVERY_S = 2.0
 _FIRST_S = 2.0  # that a gateway's start waits for the database
 
 
-def put(ledger: Ledger, adapter: Adapter, replace: bool) -> None:
-    """Keep an adapter. `replace`: what has its name goes at the same moment. Raises: AdapterRefused, LedgerError."""
+def put(ledger: Ledger, adapter: Adapter, replace: bool, actor: str = "") -> None:
+    """Keep an adapter. `replace`: what has its name goes at the same moment. `actor`: who does it.
+
+    Raises: AdapterRefused, LedgerError.
+    """
     row = asdict(adapter) | {"tenants": None if adapter.tenants is None else json.dumps(adapter.tenants)}
     with ledger.transaction() as db:
         if replace:
@@ -35,14 +38,17 @@ def put(ledger: Ledger, adapter: Adapter, replace: bool) -> None:
             db.execute(insert(_ROWS), row)
         except IntegrityError:  # someone was quicker
             raise AdapterRefused(f"{adapter.addressed} is there already") from None
+        audit.record(db, adapter.added_at, actor, "adapter.add", f"adapter:{adapter.addressed}", {
+            "id": adapter.adapter_id, "source": adapter.source, "tenants": adapter.tenants, "replace": replace})
 
 
-def remove(ledger: Ledger, model: str, name: str, now: float) -> Adapter | None:
+def remove(ledger: Ledger, model: str, name: str, now: float, actor: str = "") -> Adapter | None:
     """Take the adapter of this name away and return it; None: there is none. Raises: LedgerError."""
     with ledger.transaction() as db:
         row = db.execute(select(_ROWS).where(*_named(model, name))).mappings().first()
         if row is not None:
             db.execute(update(_ROWS).where(_ROWS.c.adapter_id == row["adapter_id"]).values(removed_at=now))
+            audit.record(db, now, actor, "adapter.remove", f"adapter:{model}:{name}", {"id": row["adapter_id"]})
     return None if row is None else _adapter({**row, "removed_at": now})
 
 

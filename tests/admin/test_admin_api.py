@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ import pytest
 import pytest_asyncio
 from ledger_samples import PEPPER, reading, request
 
+from serving.admin.adapters import Place
 from serving.admin.app import application
+from serving.fleet.catalogue import Fleet
+from serving.fleet.config import parse
 from serving.fleet.records import Amounts
 from serving.fleet.specs import TenantSpec
 from serving.ledger import audit, keys, tenants
@@ -20,6 +24,17 @@ from serving.ledger.keys import Grant
 from serving.ledger.live import LedgerKeyring
 from serving.ledger.store import Ledger
 
+FLEET = """
+name: sample
+prices: prices.json
+accelerators: {core: {kind: cpu, memory_gib: 2, cpus: 0.3, price_usd_per_hour: 0.04}}
+models:
+  qwen: {source: "small:qwen3", architecture: Qwen3ForCausalLM, accelerator: core, aliases: [chat],
+         slo: {ttft_ms: 500, tpot_ms: 50}, lora: {max_rank: 16}, engine: {max_model_len: 2048}}
+  bare: {source: "small:qwen3", architecture: Qwen3ForCausalLM, accelerator: core, slo: {ttft_ms: 500, tpot_ms: 50},
+         engine: {max_model_len: 2048}}
+tenants: {shop: {}}
+"""
 NAMES = ("qwen", "chat", "qwen:support")
 
 
@@ -30,7 +45,8 @@ class Admin:
         self.ledger = Ledger.open(folder / "ledger.db")
         tenants.seed(self.ledger, {"shop": TenantSpec(description="sells")}, 1.0)
         self.text, self.key = keys.create(self.ledger, "shop", "root", PEPPER, 1.0, Grant(scopes=("admin",)))
-        app = application(self.ledger, LedgerKeyring(self.ledger, PEPPER, miss_age_s=0.0), PEPPER, lambda: NAMES)
+        app = application(self.ledger, LedgerKeyring(self.ledger, PEPPER, miss_age_s=0.0), PEPPER, lambda: NAMES,
+                          place=Place(parse(FLEET, "sample", Fleet), folder / "checkpoints"))
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://admin",
                                       headers={"authorization": f"Bearer {self.text}"})
 
@@ -97,6 +113,9 @@ WRONG = [
     ("PUT", "tenants/NOT_A_NAME", {}, "is not a name"),
     ("DELETE", "tenants/shopp", None, "did you mean 'shop'"),
     ("GET", "usage?by=hour", None, "usage is by tenant, key, model, day"),
+    ("POST", "adapters", {"model": "bare", "name": "a", "source": "small:lora"}, "has no room for adapters"),
+    ("POST", "adapters", {"model": "qwen", "name": "a", "source": "small:lora", "tenants": ["shpo"]},
+     "did you mean 'shop'"),
     ("GET", "usage?since=yesterday", None, "write how long ago"),
     ("GET", "usage?sinse=1d", None, "did you mean 'since'"),
 ]
@@ -111,7 +130,8 @@ async def test_what_is_wrong_is_named(admin: Admin, method: str, path: str, body
 
 
 PATHS = [("GET", "keys"), ("POST", "keys"), ("DELETE", "keys/x"), ("POST", "keys/x/rotate"), ("GET", "tenants"),
-         ("PUT", "tenants/x"), ("DELETE", "tenants/x"), ("GET", "usage"), ("GET", "audit")]
+         ("PUT", "tenants/x"), ("DELETE", "tenants/x"), ("GET", "usage"), ("GET", "audit"), ("GET", "adapters"),
+         ("POST", "adapters"), ("DELETE", "adapters/m/x")]
 
 
 @pytest.mark.parametrize(("method", "path"), PATHS)
@@ -129,8 +149,22 @@ async def test_only_an_admin_may(admin: Admin, method: str, path: str) -> None:
 async def test_every_path_is_among_those_that_were_tried(admin: Admin) -> None:
     document = await admin.ask("GET", "openapi.json")
     told = {(m.upper(), p.removeprefix("/admin/v1/")) for p, item in document["paths"].items() for m in item}
-    assert {(m, p.replace("{which}", "x").replace("{name}", "x")) for m, p in told} == set(PATHS)
+    asked = {(m, re.sub("{(which|name)}", "x", p).replace("{model}", "m")) for m, p in told}
+    assert asked == set(PATHS)
     assert all(o.get("description") or o.get("summary") for item in document["paths"].values() for o in item.values())
+
+
+async def test_an_adapter_from_its_addition_to_its_end(admin: Admin) -> None:
+    new = {"model": "chat", "name": "support", "source": "small:lora", "tenants": ["shop"]}
+    made = await admin.ask("POST", "adapters", new, 201)
+    assert (made["model"], made["name"], made["tenants"], made["removed_at"]) == ("qwen", "support", ["shop"], None)
+    assert (await admin.ask("GET", "adapters"))["data"] == [made]
+    assert "is there already" in (await admin.ask("POST", "adapters", new, 400))["error"]["message"]
+    gone = await admin.ask("DELETE", "adapters/qwen/support")
+    assert gone["removed_at"] and (await admin.ask("GET", "adapters"))["data"] == []
+    acts = audit.entries(admin.ledger, subject="adapter:qwen:support")
+    assert [(e.action, e.actor) for e in acts] == [("adapter.remove", admin.key.key_id),
+                                                   ("adapter.add", admin.key.key_id)]
 
 
 async def test_usage_is_the_ledgers(admin: Admin) -> None:

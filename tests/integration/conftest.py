@@ -13,7 +13,10 @@ from live_calls import Caller
 from live_fleet import LiveFleet, fleet_file, no_interrupts, remains
 from otlp_collector import Collector
 
-TENANTS = ("loads", "sdk", "clients", "fuzz", "raw", "leaver", "meter", "books", "keyed", "watcher", "crash", "traced")
+from serving import launch
+
+TENANTS = ("loads", "sdk", "clients", "fuzz", "raw", "leaver", "meter", "books", "keyed", "watcher", "crash", "traced",
+           "counted", "thrifty", "cut", "boss")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,7 +37,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Ite
     """Two models and two gateways, up. However the session ends, nothing of them may be left."""
     folder = tmp_path_factory.mktemp("live")
     traces = {"endpoint": collector.endpoint, "sample_ratio": 0}  # what callers trace, and nothing else
-    live = LiveFleet(folder / "state", fleet_file(folder, ("qwen", "llama"), TENANTS, traces=traces))
+    live = LiveFleet(folder / "state", fleet_file(folder, ("qwen", "llama"), TENANTS, traces=traces,
+                                                   admin={"enabled": True, "port": launch.free_port()}))
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         live.start()

@@ -148,6 +148,11 @@ class LiveFleet:
         return f"http://127.0.0.1:{self.port}/v1"
 
     @property
+    def admin_port(self) -> int:
+        """Where its admin API listens, as its file says."""
+        return int(yaml.safe_load(self.file.read_text())["admin"]["port"])
+
+    @property
     def ledger(self) -> Ledger:
         """Its ledger, opened anew."""
         return Ledger.open(self.database_url or self.state_dir / "ledger.db")
@@ -208,9 +213,9 @@ class LiveFleet:
                 parts.append("\n".join([f"--- {log.relative_to(self.state_dir)}", *tail]))
         return "\n".join(parts)
 
-    def new_key(self, tenant: str, name: str = "test") -> str:
-        """A new key's text, made by the command line."""
-        return str(json.loads(self.say("keys", "create", "--tenant", tenant, "--name", name, str(self.file),
+    def new_key(self, tenant: str, name: str = "test", *more: str) -> str:
+        """A new key's text, made by the command line. `more`: further options."""
+        return str(json.loads(self.say("keys", "create", "--tenant", tenant, "--name", name, *more, str(self.file),
                                        "--json"))["key"])
 
     def metrics(self) -> Samples:
