@@ -27,7 +27,8 @@ from loadtests.validity import broken_rules
 INTERRUPTED = StoppedEarlyError.exit_code
 
 #: What an earlier run may have left in DIR and would be taken for this run's.
-_STALE = ("records.jsonl", "run.json", "ledger.json", "report.json", "report.html")
+_STALE = ("records.jsonl", "run.json", "ledger.json", "fleet.jsonl", *(f"report.{end}" for end in
+          ("json", "html", "csv", "md", "xml")))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

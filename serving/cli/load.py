@@ -19,8 +19,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import psutil
 import typer
+from typer.core import TyperGroup
 
 from serving import __version__, launch
 from serving.cli.output import settings
@@ -92,9 +94,49 @@ def loadtest(
         raise typer.Exit(reported or code or (3 if verdict == "invalid" else 1))
 
 
-def report(folder: Annotated[Path, typer.Argument(help="A report's folder.")], json: Json = False) -> None:
-    """Make a report anew from its raw records and print its summary."""
+class _FolderOrCommand(TyperGroup):
+    """`flotilla report DIR` is short for `flotilla report show DIR`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """With `show` where no command of the group is named."""
+        if args and args[0] != "--help" and args[0] not in self.commands:
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+report = typer.Typer(cls=_FolderOrCommand, no_args_is_help=True, help="Load-test reports: `flotilla report DIR` makes "
+                     "one anew from its raw records, `compare` holds two runs against each other.")
+
+
+@report.command("show")
+def show(folder: Annotated[Path, typer.Argument(help="A report's folder.")], json: Json = False) -> None:
+    """Make a report anew from its raw records and print its summary; `flotilla report DIR` for short.
+
+    Writes report.html, report.json, report.csv, report.md and report.xml (JUnit) into the folder.
+    """
     code = _run(_report(folder, json), os.environ)
+    if code:
+        raise typer.Exit(code)
+
+
+@report.command("compare")
+def compare(
+    base: Annotated[Path, typer.Argument(help="Folder of the run to compare with.")],
+    new: Annotated[Path, typer.Argument(help="Folder of the run that is judged.")],
+    threshold: Annotated[list[str] | None, typer.Option(help="FIGURE=SHARE, how much worse a figure may be, such as "
+                                                        "ttft_p95=0.2; may be repeated.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write compare.json, .md and .xml (JUnit) there.")] = None,
+    json: Json = False,
+) -> None:
+    """Has anything surely become worse, by more than its threshold? Exits with 1 if so.
+
+    The chance of any false alarm among all figures is at most 5%. Exits with 3 when one of the runs is invalid.
+    """
+    command = [sys.executable, "-m", "loadtests.report.compare", str(base), str(new)]
+    for given in threshold or ():
+        command += ["--threshold", given]
+    command += [*(["--out", str(out)] if out else []), *(["--json"] if json else [])]
+    code = _run(command, os.environ)
     if code:
         raise typer.Exit(code)
 

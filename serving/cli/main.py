@@ -50,7 +50,7 @@ app.command(rich_help_panel=_WHO)(tenants.audit)
 app.command(rich_help_panel=_WHO)(costs.usage)
 app.add_typer(costs.cost, name="cost", rich_help_panel=_WHO)
 app.command(rich_help_panel=_LOAD)(load.loadtest)
-app.command(rich_help_panel=_LOAD)(load.report)
+app.add_typer(load.report, name="report", rich_help_panel=_LOAD)
 app.add_typer(bench.app, name="bench", rich_help_panel=_LOAD)
 
 

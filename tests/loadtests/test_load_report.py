@@ -319,6 +319,7 @@ def test_the_command_writes_both_files_and_prints_the_summary(folder, capsys):
     assert "PASS" in printed and "gpt-5-mini" in printed
     assert json.loads((folder / "report.json").read_text()) == json.loads(build(folder).model_dump_json())
     assert (folder / "report.html").read_text() == render_html(build(folder))
+    assert {path.suffix for path in folder.glob("report.*")} == {".html", ".json", ".csv", ".md", ".xml"}
     assert not list(folder.glob(".report*"))
 
 
