@@ -106,7 +106,7 @@ def test_the_command_exits_with_what_it_found(folders, capsys):
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    (["--threshold", "ttft_p59=0.1"], "did you mean 'ttft_p50'"),
+    (["--threshold", "ttft_p500=0.1"], "did you mean 'ttft_p50'"),
     (["--threshold", "ttft_p50"], "expected FIGURE=NUMBER"),
     (["--threshold", "ttft_p50=-1"], "at least 0"), ([], "run.json"),
 ])
