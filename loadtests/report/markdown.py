@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]|#~])")
 
 
 def plain_text(text: str) -> str:
@@ -15,7 +15,9 @@ def plain_text(text: str) -> str:
 
 def md(text: str) -> str:
     """Text that shows as it is."""
-    return _SPECIAL.sub(r"\\\1", plain_text(text)).replace("@", "@&#8203;")
+    # Entities rather than backslashes where a reader that knows no Markdown would see a tag or a name.
+    shown = _SPECIAL.sub(r"\\\1", plain_text(text).replace("&", "&amp;"))
+    return shown.replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;&#8203;")
 
 
 def bullets(texts: Iterable[str]) -> list[str]:
@@ -25,7 +27,7 @@ def bullets(texts: Iterable[str]) -> list[str]:
 
 
 def md_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A table, its first two columns to the left, and the empty line after it."""
+    """A table, its first column to the left, and the empty line after it."""
     rule = ["---" if number < 1 else "---:" for number in range(len(heads))]
     body = [[md(cell) for cell in row] for row in rows]
     return ["| " + " | ".join(cells) + " |" for cells in ([md(head) for head in heads], rule, *body)] + [""]
