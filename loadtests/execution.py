@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,8 +22,9 @@ from loadtests.passes import Made, Pass
 from loadtests.people import Slo
 from loadtests.progress import Progress, printer_for
 from loadtests.records import RecordWriter, read_records
-from loadtests.runinfo import RunInfo, run_info
+from loadtests.runinfo import RunInfo, ScrapeFacts, run_info
 from loadtests.scenario import Scenario
+from loadtests.scraping import Scraper, Watch, interval_s
 from loadtests.sweeping import SweepSearch
 from loadtests.validity import broken_rules
 
@@ -30,7 +32,7 @@ from loadtests.validity import broken_rules
 @dataclass(frozen=True)
 class Plan:
     """Everything one run needs. interference: each model alone first. slos: objectives of models, for a sweep. web:
-    where Locust's interface listens, None without one."""
+    where Locust's interface listens, None without one. watch: the fleet's metrics to look at meanwhile."""
 
     scenario: Scenario
     scenario_file: Path
@@ -42,23 +44,35 @@ class Plan:
     interference: bool = False
     slos: dict[str, Slo] | None = None
     web: tuple[str, int] | None = None
+    watch: Watch | None = None
 
 
 def execute(plan: Plan) -> RunInfo:
     """Run the plan and write its files. Raises RunError, StoppedEarlyError when nothing was sent, or UnreachableError
     when no request got a connection; run.json is there in the last case too.
     """
-    with StopRequests() as stops:
+    with StopRequests() as stops, _watching(plan) as scraper:
         if plan.scenario.sweep is not None:
             info = _sweep(plan, stops)
         elif plan.interference:
             info = _in_passes(plan, stops)
         else:
             info = _one(plan, Pass("", "", plan.scenario, 0), plan.out, stops)
+    if scraper is not None:
+        facts = ScrapeFacts(samples=scraper.samples, failed=scraper.failed, last_error=scraper.last_error[:300])
+        info = info.model_copy(update={"scrape": facts})
     write_atomically(plan.out / "run.json", info.model_dump_json(indent=2) + "\n")
     if info.requests and info.errors_by_kind.get("connect", 0) == info.requests:
         raise UnreachableError(f"no request got a connection to {plan.base_url}")
     return info
+
+
+def _watching(plan: Plan) -> AbstractContextManager[Scraper | None]:
+    if plan.watch is None:
+        return nullcontext()
+    sweep = plan.scenario.sweep
+    passes_ = sweep.steps if sweep else len(plan.scenario.models) + 1 if plan.interference else 1
+    return Scraper(plan.watch, plan.out / "fleet.jsonl", interval_s(plan.scenario.duration_s * passes_))
 
 
 def _in_passes(plan: Plan, stops: StopRequests) -> RunInfo:

@@ -20,7 +20,9 @@ from loadtests.errors import ArgumentError, InvalidError, LoadTestError, Scenari
 from loadtests.execution import Plan, execute
 from loadtests.files import write_atomically
 from loadtests.pacing import Trace
+from loadtests.report.__main__ import main as report
 from loadtests.scenario import Overrides, Scenario, json_schema, load_scenario, with_overrides
+from loadtests.scraping import Watch
 from loadtests.sweeping import slos_of
 from loadtests.validity import broken_rules
 
@@ -39,9 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(json_schema(), indent=2))
         return 0
     try:
-        plan = _plan(_parser().parse_args(argv))
+        arguments = _parser().parse_args(argv)
+        plan = _plan(arguments)
         _look_before(plan)
         info = execute(plan)
+        if arguments.report:
+            report(["--quiet", str(plan.out)])
         if info.stopped_by is not None:
             print(f"loadtests: stopped early: {info.stopped_by}", file=sys.stderr)
         elif info.interrupted and not info.lost:
@@ -77,6 +82,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--web", metavar="HOST:PORT", help="Locust's web interface while it runs and afterwards, until Ctrl-C"
     )
+    parser.add_argument(
+        "--metrics", metavar="URL", help="metrics of the fleet, for example http://127.0.0.1:9464/metrics: replicas, "
+        "queues and the bill are then drawn under the latencies"
+    )
+    parser.add_argument(
+        "--engines", metavar="URL", help="list of the engines' metrics (HTTP service discovery), with --metrics"
+    )
+    parser.add_argument("--report", action="store_true", help="make the report too when the run is over")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of scenario files and exit")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.epilog = f"The API key is taken from the environment variable {KEY_VARIABLE}."
@@ -99,6 +112,11 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     _check_traces(scenario, arguments.scenario.parent)
     endpoint = Endpoint.parse(arguments.base_url, os.environ.get(KEY_VARIABLE))
     web = _address(arguments.web) if arguments.web else None
+    for name in ("metrics", "engines"):
+        if (url := getattr(arguments, name)) and not url.startswith(("http://", "https://")):
+            raise ArgumentError(f"--{name} {url}: expected http://HOST:PORT/PATH")
+    if arguments.engines and not arguments.metrics:
+        raise ArgumentError("--engines is looked at beside --metrics: give that too")
     out: Path = arguments.out
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -123,6 +141,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         interference=arguments.interference,
         slos=slos_of(scenario, known),
         web=web,
+        watch=Watch(arguments.metrics, arguments.engines or "") if arguments.metrics else None,
     )
 
 

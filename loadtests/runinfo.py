@@ -100,6 +100,14 @@ class SweepFacts(_Part):
     lowest_missed_per_s: float | None
 
 
+class ScrapeFacts(_Part):
+    """How the fleet's metrics were looked at during the run: samples taken, those that failed and the last reason."""
+
+    samples: int
+    failed: int
+    last_error: str = ""
+
+
 class RunInfo(_Part):
     """run.json. stopped_by: the stop condition that ended the run early, in words. lost: what is missing of the
     run (a worker that died), in words; empty in a whole run."""
@@ -126,6 +134,7 @@ class RunInfo(_Part):
     stages: tuple[StageSpan, ...] = ()
     workers: tuple[WorkerFacts, ...] = ()
     sweep: SweepFacts | None = None
+    scrape: ScrapeFacts | None = None
 
 
 def run_info(

@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtests.report", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a run")
     parser.add_argument("--json", action="store_true", help="print report.json instead of the summary")
+    parser.add_argument("--quiet", action="store_true", help="write the files and say nothing")
     parser.add_argument("--shown-as", type=Path, metavar="PATH", help="folder to name instead, when DIR will be moved")
     arguments = parser.parse_args(argv)
     try:
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_atomically(arguments.folder / "report.xml", outputs.junit(report))
     if arguments.json:
         sys.stdout.write(document)
-    else:
+    elif not arguments.quiet:
         print_summary(report, Console())
         print(f"report: {(arguments.shown_as or arguments.folder) / 'report.html'}")
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from loadtests import metrics
@@ -17,11 +18,13 @@ from loadtests.context import (
     load_context,
     load_ledger,
 )
+from loadtests.fleetseries import FleetSample, read_samples
 from loadtests.metrics import quantiles
 from loadtests.records import Record, read_records
 from loadtests.report import costs, stretches
 from loadtests.report.definitions import DEFINITIONS
 from loadtests.report.estimates import Sample, shown
+from loadtests.report.fleetline import bill, fleet_line
 from loadtests.report.groups import group
 from loadtests.report.model import (
     Answer,
@@ -54,6 +57,7 @@ class Inputs:
     records: Sequence[Record]
     context: Context | None
     ledger: Ledger | None
+    samples: Sequence[FleetSample] = ()
 
     def known(self, model: str) -> ModelContext:
         """What the fleet says about a model."""
@@ -78,6 +82,7 @@ def read(folder: Path) -> Inputs:
         records=list(read_records(folder / "records.jsonl")),
         context=load_context(context) if context.exists() else None,
         ledger=load_ledger(ledger) if ledger.exists() else None,
+        samples=read_samples(folder / "fleet.jsonl"),
     )
 
 
@@ -96,6 +101,7 @@ def report_of(inputs: Inputs) -> Report:
     models = {name: _model(name, sample, inputs) for name, sample in samples.items()}
     totals = _totals(models, inputs, slos, window)
     facts = _facts(inputs.run)
+    line = fleet_line(inputs.samples, inputs.run.started_unix)
     return Report(
         confidence=CONFIDENCE,
         verdict=judge(facts, models),
@@ -107,17 +113,14 @@ def report_of(inputs: Inputs) -> Report:
         models=models,
         errors=_errors(inputs.records),
         timeline=timeline(inputs.records, list(slos), slos),
-        stages=stretches.stages(inputs.run, inputs.records, slos, _no_bill),
-        saturation=stretches.saturation(inputs.run, inputs.records, slos, _no_bill),
+        fleet_line=line,
+        stages=stretches.stages(inputs.run, inputs.records, slos, partial(bill, line)),
+        saturation=stretches.saturation(inputs.run, inputs.records, slos, partial(bill, line)),
         interference=stretches.interference(inputs.run, inputs.records, slos),
         ledger=_ledger(inputs.ledger, models),
         definitions=list(DEFINITIONS),
         as_others_define=as_others_define(window.records(inputs.records), slos, window.length_s),
     )
-
-
-def _no_bill(start_s: float, end_s: float) -> None:
-    """What a stretch cost, when nobody watched the bill."""
 
 
 def model_sample(

@@ -12,7 +12,7 @@ from typing import Literal
 from loadtests.context import BreakEven, FleetContext, Machine, PriceBook, Role
 from loadtests.report.parts import Estimated, Part
 from loadtests.report.passmodel import Interference, Saturation, StageReport
-from loadtests.runinfo import Arrivals, Quantiles, RunKind, StageSpan, SweepFacts, WorkerFacts
+from loadtests.runinfo import Arrivals, Quantiles, RunKind, ScrapeFacts, StageSpan, SweepFacts, WorkerFacts
 from loadtests.scenario import Slo
 
 CostBasis = Literal["fully_loaded", "charged"]
@@ -232,6 +232,30 @@ class Timeline(Series):
     models: dict[str, Series]
 
 
+class FleetSeries(Part):
+    """One model as the fleet told it, a value per sample; None: not told.
+
+    starting: replicas in their cold start, on average since the sample before. waiting: in gateways and engines.
+    running: in engines, or in flight at gateways where no engine was asked. kv_used: share of the KV cache.
+    """
+
+    replicas: list[float | None]
+    starting: list[float | None]
+    waiting: list[float | None]
+    running: list[float | None]
+    kv_used: list[float | None]
+    usd_per_hour: list[float | None]
+
+
+class FleetLine(Part):
+    """The fleet's own metrics during the run. at_s: run seconds of the samples. cost_usd: the whole bill so far."""
+
+    at_s: list[float]
+    models: dict[str, FleetSeries]
+    usd_per_hour: list[float | None]
+    cost_usd: list[float | None]
+
+
 class RunFacts(Part):
     scenario: str
     scenario_file: str
@@ -255,6 +279,7 @@ class RunFacts(Part):
     stages: tuple[StageSpan, ...]
     workers: tuple[WorkerFacts, ...]
     sweep: SweepFacts | None
+    scrape: ScrapeFacts | None
 
 
 class Provenance(Part):
@@ -310,6 +335,7 @@ class Report(Part):
     models: dict[str, ModelReport]
     errors: list[ErrorGroup]
     timeline: Timeline
+    fleet_line: FleetLine | None
     stages: list[StageReport]
     saturation: Saturation | None
     interference: list[Interference]

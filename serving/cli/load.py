@@ -71,6 +71,8 @@ def loadtest(
                         ("--processes", processes), ("--web", web)):
         command += [name, str(value)] if value is not None else []
     command += ["--interference"] if interference else []
+    if not own.base_url:  # elsewhere is another fleet
+        command += ["--metrics", run.metrics, "--engines", f"{run.metrics.removesuffix('/metrics')}/targets"]
     try:
         found = fleet(Path(run.fleet_file), Changes(run.sources))
         (draft / "context.json").write_text(json_module.dumps(context(found, Path(run.fleet_file)), indent=1))
