@@ -98,7 +98,10 @@ class Frame:
                 x, y = self.point(tick, self.y.low)
                 parts.append(f'<line class="tick" x1="{x:.1f}" x2="{x:.1f}" y1="{y:.1f}" y2="{y + 4:.1f}"/>')
                 text = escape(x_text(tick))
-                parts.append(f'<text x="{x:.1f}" y="{y + 16:.1f}" text-anchor="middle">{text}</text>')
+                # at the right edge there is no room for the second half
+                end = x + text_width(text) / 2 > self.width
+                at, anchor = (float(self.width), "end") if end else (x, "middle")
+                parts.append(f'<text x="{at:.1f}" y="{y + 16:.1f}" text-anchor="{anchor}">{text}</text>')
             right, bottom = self.width - _RIGHT, self.height - 3
             parts.append(f'<text x="{right}" y="{bottom}" text-anchor="end">{escape(x_label)}</text>')
         parts.append(f'<text class="name" x="{0 if self.width < 500 else 2}" y="13">{escape(y_label)}</text>')

@@ -47,9 +47,8 @@ def _table(report: Report) -> str:
         "Whole run",
         "Per request",
         "Per good request<small>95% interval</small>",
-        "Charged<small>per request, by usage.cost</small>",
+        "Charged<small>per request</small>",
         "Per 1M tokens",
-        "Basis",
     ]
     rows = []
     for name, row in [*report.models.items(), ("All", report.totals)]:
@@ -60,13 +59,12 @@ def _table(report: Report) -> str:
                 figures.count(row.whole_run.input_tokens),
                 figures.count(row.whole_run.cached_input_tokens),
                 figures.count(row.whole_run.output_tokens),
-                figures.usd(row.cost_usd),
+                figures.usd(row.cost_usd) + f"<small>{_BASIS[row.cost_basis]}</small>",
                 figures.usd(row.cost_per_request_usd),
                 figures.usd(row.cost_per_good_request_usd)
                 + f"<small>{figures.span(row.cost_per_good_request_interval_usd, figures.usd)}</small>",
                 figures.usd(row.charged_cost_per_request_usd),
                 figures.usd(row.cost_per_mtok_usd),
-                _BASIS[row.cost_basis],
             ]
         )
     return table("What the whole run cost", heads, rows, last_is_sum=True)

@@ -18,6 +18,7 @@ FAKE = Path(__file__).with_name("fake_openai.py")
 @dataclass(frozen=True)
 class FakeEndpoint:
     url: str
+    process: subprocess.Popen[str]
 
     def stats(self) -> dict:
         with urllib.request.urlopen(f"{self.url}/stats") as response:
@@ -33,7 +34,7 @@ def start_fake() -> Iterator[Callable[..., FakeEndpoint]]:
         process = subprocess.Popen([sys.executable, str(FAKE), *knobs], stdout=subprocess.PIPE, text=True)
         processes.append(process)
         assert process.stdout is not None
-        return FakeEndpoint(f"http://127.0.0.1:{int(process.stdout.readline())}")
+        return FakeEndpoint(f"http://127.0.0.1:{int(process.stdout.readline())}", process)
 
     yield start
     for process in processes:
