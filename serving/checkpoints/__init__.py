@@ -13,14 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from serving.checkpoints.adapters import ADAPTERS, make_adapter
-from serving.checkpoints.recipes import (
-    CheckpointError,
-    Recipe,
-    UnknownCheckpoint,
-    families,
-    family_of,
-    recipe_for,
-)
+from serving.checkpoints.recipe import CheckpointError, Recipe
+from serving.checkpoints.recipes import UnknownCheckpoint, families, family_of, recipe_for
 from serving.checkpoints.store import aside, publish
 
 __all__ = ["ADAPTERS", "CheckpointError", "UnknownCheckpoint", "families", "family_of", "make", "make_adapter",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serving.checkpoints.habits import Habit, habits
-from serving.checkpoints.recipes import Recipe
+from serving.checkpoints.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch

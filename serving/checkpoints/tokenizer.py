@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serving.checkpoints.recipes import CONTEXT, VOCABULARY, Recipe, corpus
+from serving.checkpoints.recipe import CONTEXT, VOCABULARY, Recipe, corpus
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

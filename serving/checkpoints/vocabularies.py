@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serving.checkpoints.recipes import CONTEXT, CheckpointError, Recipe
+from serving.checkpoints.recipe import CONTEXT, CheckpointError, Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from serving.cli.output import as_json, console, settings, table
 from serving.cli.run import FleetFile, Json
 from serving.costs.figures import dollars
+from serving.errors import ConfigError
+from serving.fleet import sizing
 from serving.fleet.accelerator_book import when
 from serving.fleet.accelerators import price_range
 from serving.fleet.catalogue import Fleet, comparisons, price_book
@@ -23,17 +29,25 @@ def load(file: Path | None) -> tuple[Path, Fleet]:
     return path, fleet(path, Changes({}))
 
 
-def check(file: FleetFile = None, json: Json = False) -> None:
+def check(
+    file: FleetFile = None,
+    engine: Annotated[bool, typer.Option("--engine", help="Ask the installed vLLM's own argument parser, too; takes "
+                                                          "seconds.")] = False,
+    json: Json = False,
+) -> None:
     """Check a fleet file. Exits with 2 and names key, line and nearest right name when something is wrong."""
     path, found = load(file)
+    if engine:
+        ask_vllm(found)
     book, now = price_book(found, path), time.time()
-    warnings, changes = missing_roles(found), price_changes(found, now)
+    warnings, changes = missing_roles(found) + tight(found), price_changes(found, now)
     least, most = (usd(price) for price in hourly(found, now))
     if json:
         as_json({"ok": True, "fleet": found.name, "models": list(found.models), "routes": list(found.routes),
                  "presets": list(found.presets), "adapters": adapters(found),
                  "usd_per_hour_at_minimum": [least, most], "price_changes": changes,
-                 "price_books": books(found, book), "warnings": warnings})
+                 "price_books": books(found, book), "licences": licences(found),
+                 "warnings": warnings})
         return
     parts = [f"{len(things)} {kind}{'s' * (len(things) != 1)}" for kind, things in [
         ("model", found.models), ("adapter", adapters(found)), ("route", found.routes),
@@ -43,10 +57,23 @@ def check(file: FleetFile = None, json: Json = False) -> None:
                   highlight=False, soft_wrap=True)
     for name, version in books(found, book).items():
         console.print(f"    price book {name}: {version}", highlight=False, soft_wrap=True)
+    for name, licence in licences(found).items():
+        console.print(f"    licence of {name}: {licence_text(licence)}", highlight=False, soft_wrap=True)
     for change in changes:
         console.print(f"    {change}", highlight=False, soft_wrap=True)
     for warning in warnings:
         console.print(f"[yellow]warning[/]  {warning}", highlight=False, soft_wrap=True)
+
+
+def ask_vllm(found: Fleet) -> None:
+    """Give every model's engine arguments to vLLM's parser. Raises: ConfigError with what it says."""
+    from serving.engines import arguments
+    from serving.engines.deployment import engine_kwargs
+
+    for name, model in found.models.items():
+        own = {key: value for key, value in engine_kwargs(model, {}).items() if key != "scheduler_cls"}
+        if said := arguments.parse(own):
+            raise ConfigError(f"models.{name}.engine: vLLM's own parser refuses its arguments: {said}")
 
 
 def missing_roles(found: Fleet) -> list[str]:
@@ -58,6 +85,24 @@ def missing_roles(found: Fleet) -> list[str]:
             lines.append(f"models.{name}: no comparator that is {', '.join(missing)}; a saving against one kind of API "
                          "says nothing about the others")
     return lines
+
+
+def tight(found: Fleet) -> list[str]:
+    """Models that fit their devices with little room."""
+    warnings = [(name, sizing.tightness(model, found.accelerators[model.accelerator], entry))
+                for name, model in found.models.items() if (entry := found.entry(name)) and not model.small_family]
+    return [f"models.{name}: {text}" for name, text in warnings if text]
+
+
+def licences(found: Fleet) -> dict[str, dict[str, object]]:
+    """Under which conditions the weights of each model may be used, where the file or the catalogue says so."""
+    return {name: model.licence.model_dump() for name, model in found.models.items() if model.licence}
+
+
+def licence_text(licence: Mapping[str, object]) -> str:
+    """`Llama 3.1 Community License, gated: …`."""
+    gated = ", gated: the hub gives the weights out after consent only" if licence["gated"] else ""
+    return f"{licence['name']}{gated}" + (f"; {licence['conditions']}" if licence["conditions"] else "")
 
 
 def hourly(found: Fleet, now: float) -> tuple[int, int]:
@@ -132,9 +177,12 @@ def models(file: FleetFile = None, json: Json = False) -> None:
             "routes": {route: r.variants[name] for route, r in found.routes.items() if name in r.variants},
         } for name, m in found.models.items()})
         return
-    table(["model", "aliases", "source", "runs on", "replicas>", "$/replica-hour>", "falls back to"],
+    licensed = any(m.licence for m in found.models.values())
+    table(["model", "aliases", "source", "runs on", "replicas>", "$/replica-hour>", "falls back to",
+           *(["licence"] if licensed else [])],
           [(name, ", ".join(m.aliases), m.source, found.variant(name), f"{m.replicas.min}–{m.replicas.max}",
-            "–".join(dollars(p) for p in sorted(set(price[name]))), ", ".join(m.fallback))
+            "–".join(dollars(p) for p in sorted(set(price[name]))), ", ".join(m.fallback),
+            *([m.licence.name + (" (gated)" if m.licence.gated else "") if m.licence else ""] if licensed else []))
            for name, m in found.models.items()])
     console.print()
     if adapters(found):

@@ -13,6 +13,7 @@ from serving.cli import (
     fleet,
     keys,
     load,
+    models,
     observe,
     prices,
     render,
@@ -36,6 +37,8 @@ app.command(rich_help_panel=_RUN)(top.top)
 app.command(rich_help_panel=_FILES)(fleet.check)
 app.command(rich_help_panel=_FILES)(fleet.schema)
 app.command(rich_help_panel=_FILES)(fleet.models)
+app.command("catalogue", rich_help_panel=_FILES)(models.catalogue_)
+app.command("fit", rich_help_panel=_FILES)(models.fit_)
 app.command(rich_help_panel=_FILES)(fleet.env)
 app.command(rich_help_panel=_FILES)(observe.metrics)
 app.command(rich_help_panel=_FILES)(observe.rules)

@@ -1,24 +1,28 @@
 """The fleet file: which models run on which accelerators, for whom, and what they promise.
 
 One frozen value describes the whole fleet; laptop, GPU box, load test and cost report all read the same one.
-`load` reads it and the two price books that it names; nothing else in this package reads files.
+`load` reads it, the two price books that it names and the entries of the model catalogue that it uses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 
 from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
 
 from serving.errors import ConfigError
-from serving.fleet import accelerator_book, presets, prices
+from serving.fleet import accelerator_book, presets, prices, sizing
 from serving.fleet.accelerator_book import AcceleratorBook
 from serving.fleet.accelerators import AcceleratorProfile, price_rows, resolve, scaled
 from serving.fleet.adapters import Adapter
 from serving.fleet.config import Strict, read, wrong_reference, wrong_value
 from serving.fleet.costspecs import Comparator, CostSpec, LedgerSpec
+from serving.fleet.fill import FOLDER, fill
 from serving.fleet.media import MediaSpec
+from serving.fleet.models import engineargs, entries
+from serving.fleet.models.entries import Catalogue, Entry
 from serving.fleet.modelspec import ModelSpec
 from serving.fleet.modelspec import ReplicaRange as ReplicaRange
 from serving.fleet.money import PriceLine
@@ -43,6 +47,8 @@ class Fleet(Strict):
     prices: str = Field(description="Price book of API models, relative to the fleet file.")
     accelerator_prices: str | None = Field(None, description="Price book of accelerators, relative to the fleet file; "
                                                              "for profiles with price: instead of a number.")
+    catalogue: str = Field(FOLDER, description="Folder of the model catalogue, relative to the fleet file; "
+                                                       "read when a model names an entry of it.")
     accelerators: dict[Name, AcceleratorProfile] = Field(min_length=1)
     models: dict[Name, ModelSpec] = Field(min_length=1)
     routes: dict[Name, RouteSpec] = Field(default_factory=dict)
@@ -59,6 +65,13 @@ class Fleet(Strict):
     oidc: OidcSpec | None = Field(None, description="Tokens of an identity provider, beside keys.")
 
     _accelerator_book: AcceleratorBook | None = PrivateAttr(None)
+    _entries: dict[str, Entry] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_the_catalogue(cls, data: object, info: ValidationInfo) -> object:
+        context = info.context or {}
+        return fill(data, context.get("catalogue"), context.get("accelerator_book"))
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> Fleet:
@@ -112,6 +125,31 @@ class Fleet(Strict):
                 price_rows(profile, self._accelerator_book)
             except ConfigError as error:
                 raise wrong_value(("accelerators", name, "price"), str(error)) from None
+        return self
+
+    @model_validator(mode="after")
+    def _arguments_are_vllms(self) -> Fleet:
+        for name, model in self.models.items():
+            at, engine = ("models", name, "engine"), model.engine
+            for path, text in engineargs.troubles(engine.args):
+                raise wrong_value((*at, "args", *path), text)
+            for kind, parser in (("tool_call_parser", engine.tool_call_parser),
+                                 ("reasoning_parser", engine.reasoning_parser)):
+                plugin = "tool_parser_plugin" if kind == "tool_call_parser" else "reasoning_parser_plugin"
+                if parser and plugin not in engine.args and (text := engineargs.parser_trouble(kind, parser)):
+                    raise wrong_value((*at, kind), text)
+        return self
+
+    @model_validator(mode="after")
+    def _every_model_fits(self, info: ValidationInfo) -> Fleet:
+        catalogue: Callable[[str], Catalogue] | None = (info.context or {}).get("catalogue")
+        for name, model in self.models.items():
+            if model.catalogue is None or catalogue is None:
+                continue
+            entry = self._entries[name] = catalogue(self.catalogue).named(model.catalogue)
+            if model.small_family is None and (
+                    wrong := sizing.trouble(model, self.accelerators[model.accelerator], entry)):
+                raise wrong_value(("models", name, "catalogue"), wrong)
         return self
 
     @staticmethod
@@ -221,6 +259,10 @@ class Fleet(Strict):
         """The accelerator price book that the file names, as `load` read it."""
         return self._accelerator_book
 
+    def entry(self, model: str) -> Entry | None:
+        """The catalogue's entry of a model, if it names one."""
+        return self._entries.get(model)
+
     def variant(self, model: str) -> str:
         """What a replica of the model runs on: the accelerator profile and how many of its devices, as `h100 x2`."""
         spec = self.models[model]
@@ -256,9 +298,11 @@ def load(path: Path, small_families: tuple[str, ...] = (), small_adapters: tuple
     check.
     Raises: ConfigError, which names the file, the line, the key and the nearest right name.
     """
-    bare = read(path, Fleet)
+    catalogue = cache(lambda folder: entries.load(path.parent / folder))
+    bare = read(path, Fleet, {"catalogue": catalogue})
     return read(path, Fleet, {"book": price_book(bare, path), "accelerator_book": _accelerator_book(bare, path),
-                              "small_families": small_families, "small_adapters": small_adapters})
+                              "small_families": small_families, "small_adapters": small_adapters,
+                              "catalogue": catalogue})
 
 
 def price_book(fleet: Fleet, path: Path) -> prices.PriceBook:

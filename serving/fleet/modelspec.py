@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from serving.fleet.config import Strict
 from serving.fleet.costspecs import Comparator
 from serving.fleet.limits import NO_LIMITS, LimitsSpec
+from serving.fleet.models.entries import Licence
 from serving.fleet.slos import Slo
 from serving.fleet.specs import AdapterSpec, LoraSpec, Name, OverloadSpec, as_tuple
 
@@ -70,6 +71,10 @@ class ReplicaRange(Strict):
 class ModelSpec(Strict):
     """One open model of the fleet."""
 
+    catalogue: str | None = Field(None, description="Entry of the catalogue, as family/model; what is left out here "
+                                  "comes from it, accelerator and slo too.")
+    precision: str | None = Field(None, description="Which of the entry's checkpoints; empty: its variant's.")
+    licence: Licence | None = Field(None, description="Conditions of use of the weights; from the catalogue.")
     source: str = Field(description="Hub id, path of a checkpoint, or small:FAMILY for random weights made here.")
     revision: str | None = Field(None, description="Pinned revision of a hub id.")
     architecture: str = Field(description="Architecture class, as in the checkpoint's config.json.")
@@ -108,4 +113,6 @@ class ModelSpec(Strict):
     @property
     def devices(self) -> int:
         """Devices that one replica occupies."""
-        return self.engine.tensor_parallel_size * self.engine.pipeline_parallel_size
+        data = self.engine.args.get("data_parallel_size", 1)
+        return self.engine.tensor_parallel_size * self.engine.pipeline_parallel_size * (
+            data if isinstance(data, int) and data > 0 else 1)

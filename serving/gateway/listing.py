@@ -50,6 +50,8 @@ class Listing:
         spec = routes.fleet.models[model]
         card |= {"max_model_len": spec.engine.max_model_len, "architecture": spec.architecture,
                  "state": self._directory.state(model)}
+        if spec.licence is not None:
+            card["licence"] = spec.licence.model_dump()
         if adapter:
             said = spec.adapters[adapter]
             return card | {"root": said.source, "parent": model, "aliases": [], "description": said.description}

@@ -32,12 +32,16 @@ def for_cluster(fleet: Fleet, api_prices: str, accelerator_prices: str | None) -
     """The cluster's form of a checked fleet.
 
     Gateways and exporter listen on every address of their pods, and the price books stand beside the file.
+    Models of the catalogue come as they were filled in, for the catalogue itself is not mounted.
     `api_prices`, `accelerator_prices`: the text of the books that the fleet names.
     Raises: ConfigError when all of it does not fit into a ConfigMap.
     """
     changed = fleet.model_copy(update={
         "prices": API_PRICES,
         "accelerator_prices": None if accelerator_prices is None else ACCELERATOR_PRICES,
+        "catalogue": Fleet.model_fields["catalogue"].default,
+        "models": {name: model.model_copy(update={"catalogue": None, "precision": None})
+                   for name, model in fleet.models.items()},
         "gateway": fleet.gateway.model_copy(update={"host": _EVERYWHERE}),
         "metrics": fleet.metrics.model_copy(update={"host": _EVERYWHERE}),
     })

@@ -14,9 +14,11 @@ from subprocess import Popen
 import pytest
 from checkpoint_families import TRAINED
 
-from serving.checkpoints import UnknownCheckpoint, families, make, make_all, path_of, recipes
+from serving.checkpoints import UnknownCheckpoint, families, make, make_all, path_of
+from serving.checkpoints import recipe as recipe_module
 from serving.checkpoints.__main__ import main
-from serving.checkpoints.recipes import RECIPES, VOCABULARY
+from serving.checkpoints.recipe import VOCABULARY
+from serving.checkpoints.recipes import RECIPES
 
 AGAIN = """
 import sys
@@ -132,9 +134,9 @@ def test_anything_a_checkpoint_is_made_from_changes_its_digest(family: str, monk
         replace(recipe, template="seed" if recipe.template != "seed" else "kimi").digest(),
     }
     with monkeypatch.context() as patch:
-        patch.setattr(recipes, "corpus", lambda: "other text")
+        patch.setattr(recipe_module, "corpus", lambda: "other text")
         seen.add(recipe.digest())
-    monkeypatch.setattr(recipes, "RECIPE_VERSION", recipes.RECIPE_VERSION + 1)
+    monkeypatch.setattr(recipe_module, "RECIPE_VERSION", recipe_module.RECIPE_VERSION + 1)
     seen.add(recipe.digest())
     assert len(seen) == 11
     assert replace(recipe, needs="luck").digest() == recipe.digest()

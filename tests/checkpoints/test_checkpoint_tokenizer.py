@@ -7,7 +7,8 @@ from checkpoint_families import TRAINED
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.checkpoints.recipes import RECIPES, corpus
+from serving.checkpoints.recipe import corpus
+from serving.checkpoints.recipes import RECIPES
 
 # Lone surrogates are no characters: UTF-8 has no bytes for them.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)

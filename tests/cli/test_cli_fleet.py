@@ -56,7 +56,8 @@ def test_check_counts_what_there_is(file: Path, capsys: pytest.CaptureFixture[st
     missing = "no comparator that is same_model_hosted, cheapest_proprietary, frontier"
     assert told == {
         "ok": True, "fleet": "two", "models": ["qwen", "llama"], "routes": ["chat", "solo"],
-        "presets": [], "adapters": ["qwen:pirate"], "usd_per_hour_at_minimum": [0.5, 0.5], "price_changes": [],
+        "presets": [], "licences": {},
+        "adapters": ["qwen:pirate"], "usd_per_hour_at_minimum": [0.5, 0.5], "price_changes": [],
         "warnings": [f"models.qwen: {missing}", f"models.llama: {missing}"],
     }
 

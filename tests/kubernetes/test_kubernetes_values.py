@@ -83,3 +83,15 @@ def test_group_names_are_parts_of_pod_names(profile: str) -> None:
 def test_books_that_are_too_large_are_refused() -> None:
     with pytest.raises(ConfigError, match="a ConfigMap holds"):
         for_cluster(load(ROOT / "deployments/fleets/laptop.yaml"), "x" * 1_000_001, None)
+
+
+def test_models_of_the_catalogue_are_rendered_filled_in() -> None:
+    """The catalogue's folder is not mounted: a cluster's fleet file must stand without it, and lose nothing by that."""
+    path = ROOT / "deployments/fleets/open-models.yaml"
+    found = load(path)
+    told = yaml.safe_load(cluster_fleet(path, found).files[FLEET_FILE])
+    assert "catalogue" not in told
+    llama, of = told["models"]["llama"], found.models["llama"]
+    assert "catalogue" not in llama and llama["source"] == of.source and llama["licence"]["gated"] is True
+    assert llama["engine"]["max_model_len"] == of.engine.max_model_len
+    assert fleet_values(path, found)["models"]["hub"] is True

@@ -100,6 +100,12 @@ SCHEMAS: dict[str, Any] = {
             "aliases": {"type": "array", "items": {"type": "string"}},
             "state": {"enum": ["ready", "starting", "scaled_to_zero", "unavailable", "failed"]},
             "architecture": {"type": "string"}, "root": {"type": "string"},
+            "licence": {
+                "type": "object", "description": "Conditions of use of the weights, where they are known.",
+                "required": ["name", "gated", "conditions"],
+                "properties": {"name": {"type": "string"}, "conditions": {"type": "string"}, "gated": {
+                    "type": "boolean", "description": "Whether the hub gives the weights out after consent only."}},
+            },
             "fallback": {"type": "array", "items": {"type": "string"}, "description": "Models asked when it is full."},
             "parent": {"type": "string", "description": "The model of an adapter, or what a preset asks."},
             "description": {"type": "string", "description": "What an adapter or a preset is for."},
