@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from serving.bench import admission, arms, gateway, metering, relay, routing
+from serving.bench import admission, arms, fairness, gateway, metering, relay, routing
 from serving.bench.figures import QUIET
 from serving.cli.output import as_json, console, settings, stderr, table
 from serving.cli.run import Json
@@ -214,6 +214,45 @@ def show_admission(report: dict[str, Any]) -> None:
     console.print(f"{report['counters']} limits of a tenant and its key on every request, reserved together. "
                   "At once: requests that ask the same gateway at the same moment.", highlight=False, soft_wrap=True)
     _failed(report)
+
+
+@app.command("fairness")
+def fairness_(
+    times: Annotated[float, typer.Option(help="How many times as much the greedy tenant sends.", min=1)] = 20.0,
+    rate: Annotated[float, typer.Option(help="Requests/s of the modest one.", min=0.1)] = 4.0,
+    duration: Annotated[float, typer.Option(help="Seconds of each run.", min=5)] = 60.0,
+    seats: Annotated[int, typer.Option(help="Requests that the model works on at once.", min=1)] = 8,
+    rounds: Rounds = 1,
+    json: Json = False,
+) -> None:
+    """What one greedy tenant does to another: Locust for the modest one alone, and again beside the greedy one.
+
+    Exits with 1 when the modest tenant's p99 TTFT grows beyond the goal. Writes bench-fairness.json into the folder of
+    reports.
+    """
+    own = settings()
+    plan = fairness.FairnessPlan(own.state_dir, rate, times, duration, rounds, seats)
+    with progress(json) as say:
+        report = fairness.measure(plan, say)
+    _written(own.reports_dir / "bench-fairness.json", report)
+    if json:
+        as_json(report)
+    else:
+        show_fairness(report)
+    if report["ratio"] > report["target"]:
+        raise typer.Exit(1)
+
+
+def show_fairness(report: dict[str, Any]) -> None:
+    """The report as a table."""
+    names = {"alone": "modest, alone", "beside": "modest, beside the greedy one", "greedy": "greedy"}
+    table(["tenant", "sent>", "answered>", "refused or failed", "TTFT ms\np50>", "p90>", "p99>"], [(
+        says, row["sent"], row["answered"], ", ".join(f"{k} {n}" for k, n in row["errors"].items()),
+        *(f"{row['ttft_ms'][q]:.1f}" for q in ("p50", "p90", "p99"))) for name, says in names.items()
+        for row in (report[name],)])
+    verdict = "[green]within[/]" if report["ratio"] <= report["target"] else "[red]above[/]"
+    console.print(f"p99 beside the greedy tenant over p99 alone: [bold]{report['ratio']:.2f}[/], {verdict} the "
+                  f"{report['target']:g} it may be.", highlight=False, soft_wrap=True)
 
 
 def show_gateway(report: dict[str, Any]) -> None:

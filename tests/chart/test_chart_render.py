@@ -306,6 +306,18 @@ def test_made_up_secrets_are_for_installs_only() -> None:
     assert {"keyPepper", "replicaSecret", "databaseUrl"} == secret["data"].keys()
 
 
+def test_gateways_are_told_where_they_count_limits_and_may_go_there() -> None:
+    to = [{"ipBlock": {"cidr": "10.1.2.3/32"}}]
+    docs = rendered([LAPTOP], {"secrets": {**SECRETS["secrets"], "quotaUrl": "redis://:x@cache:6379/0"},
+                               "networkPolicy": {"redis": to}})
+    for name, group in groups(docs).items():
+        env = {e["name"]: e for e in group["template"]["spec"]["containers"][0]["env"]}
+        assert env["FLOTILLA_QUOTA_URL"]["valueFrom"]["secretKeyRef"]["key"] == "quotaUrl", name
+    assert {"to": to} in one(docs, "NetworkPolicy", "flotilla-gateway")["spec"]["egress"]
+    assert "redis://:x" not in json.dumps([d for d in docs if d["kind"] != "Secret"])
+    assert "FLOTILLA_QUOTA_URL" not in json.dumps(rendered([LAPTOP], SECRETS)), "without one there is none"
+
+
 def test_names_follow_the_release() -> None:
     docs = rendered([LAPTOP], SECRETS, release="other")
     assert one(docs, "RayService")["metadata"]["name"] == "other-flotilla"

@@ -9,6 +9,7 @@
 {{- include "flotilla.databaseEnv" . }}
 {{- include "flotilla.secretEnv" (dict "root" . "key" "keyPepper" "value" .Values.secrets.keyPepper "env" "FLOTILLA_KEY_PEPPER" "required" true) }}
 {{- include "flotilla.secretEnv" (dict "root" . "key" "replicaSecret" "value" .Values.secrets.replicaSecret "env" "FLOTILLA_REPLICA_SECRET" "required" true) }}
+{{- include "flotilla.secretEnv" (dict "root" . "key" "quotaUrl" "value" .Values.secrets.quotaUrl "env" "FLOTILLA_QUOTA_URL" "required" false) }}
 {{- end }}
 
 {{- define "flotilla.cacheEnv" -}}
