@@ -86,9 +86,8 @@ def _met(point: RatePoint) -> str:
 
 
 _HEADS = [
-    "Requests<small>failed</small>", "In SLO", "Goodput<small>good req/s</small>", "TTFT p50<small>ms</small>",
-    "TTFT p95<small>ms</small>", "TPOT p95<small>ms</small>", "End to end p95<small>ms</small>",
-    "Output<small>tokens/s</small>", "Per good request",
+    "Requests<small>failed</small>", "In SLO", "Goodput<small>good req/s</small>", "TTFT p95<small>ms</small>",
+    "TPOT p95<small>ms</small>", "End to end p95<small>ms</small>", "Output<small>tokens/s</small>", "Per good request",
 ]  # fmt: skip
 
 
@@ -98,7 +97,7 @@ def _cells(of: Figures) -> list[str]:
         figures.count(of.requests) + (f'<small class="bad-text">{of.errors:,}</small>' if of.errors else ""),
         figures.percent(share.value if share else None) + _small(figures.span(share, figures.percent)),
         figures.rate(goodput.value if goodput else None),
-        *(_ms(found) for found in (of.ttft_p50_ms, of.ttft_p95_ms, of.tpot_p95_ms, of.e2e_p95_ms)),
+        *(_ms(found) for found in (of.ttft_p95_ms, of.tpot_p95_ms, of.e2e_p95_ms)),
         figures.rate(of.output_tokens_per_s.value if of.output_tokens_per_s else None),
         figures.usd(of.cost_per_good_request_usd),
     ]
