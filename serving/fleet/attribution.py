@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from serving.fleet.account import Account
 from serving.fleet.loading import NO_LOADING, LoadingPolicy, Pool
@@ -52,6 +52,20 @@ class Work:
     context: int
     phase: Phase = "decode"
     lost: int = 0
+
+
+@dataclass(slots=True)
+class Share:
+    """A request's part of many steps told as one (`ReplicaMeter.span`): sums of the step model's parts, and of these
+    what was for nothing."""
+
+    request_id: str
+    weight: float
+    wasted: float = 0.0
+    tokens: ClassVar[int] = 1
+    context: ClassVar[int] = 0
+    phase: ClassVar[Phase] = "decode"
+    lost: ClassVar[int] = 0
 
 
 class Trail:
@@ -204,6 +218,25 @@ class ReplicaMeter:
         self._share(works, weights, cost, elapsed, method, model)
         if self._fixed_model is None:
             self.fitter.learn(elapsed / 1e9, steps, tokens, pairs, contexts)
+
+    def span(self, end_ns: int, busy_ns: int, shares: Sequence[Share]) -> None:
+        """Many steps told as one: of the time up to `end_ns` they took the last `busy_ns`, to be split by `shares`.
+
+        For whoever sums parts over steps (the simulator): their order within the span is lost, nothing else.
+        """
+        self._pass(max(self.seen_ns, end_ns - busy_ns))
+        if self.ready_ns is None or not shares:
+            self._pass(end_ns)
+            return
+        elapsed, cost = self.account.advance(end_ns, "busy")
+        if not elapsed:
+            return
+        before = [charge.work if (charge := self.charges.get(s.request_id)) else 0 for s in shares if s.wasted > 0]
+        self._share(shares, [s.weight for s in shares], cost, elapsed, self.method, self.model)
+        for share, had in zip((s for s in shares if s.wasted > 0), before, strict=True):
+            charge = self.charges[share.request_id]
+            part = charge.work - had
+            charge.lost += min(part, int(part * share.wasted / share.weight))
 
     def window(self, end_ns: int, request_ids: Sequence[str]) -> None:
         """For engines that tell no steps: the time up to `end_ns` in equal parts to who was there; no one: idle."""

@@ -30,6 +30,22 @@ _ORDER = range(4)
 _SUBSETS = [s for size in (4, 3, 2, 1) for s in combinations(_ORDER, size)]
 
 
+def due(fixed: float, token: float, attention: float, cache: float, tokens: int, context: int, requests: int) -> float:
+    """The Shapley value of a request with `tokens` on top of `context` in a step of so many requests.
+
+    A plain function of numbers, because the simulator compiles this very one.
+    """
+    pairs = tokens * (context + (tokens - 1) / 2)
+    return fixed / requests + token * tokens + attention * pairs + cache * context
+
+
+def due_decoding(fixed: float, token: float, attention: float, cache: float, steps: int, context: int,
+                 requests: int) -> float:
+    """The sum of `due` over so many steps of one token each, while the step's other requests stay the same."""
+    contexts = steps * context + steps * (steps - 1) / 2
+    return steps * (fixed / requests + token) + (attention + cache) * contexts
+
+
 @dataclass(frozen=True)
 class StepModel:
     """The coefficients, in seconds or any common unit: only their ratios matter to a share.
@@ -45,8 +61,7 @@ class StepModel:
 
     def part(self, tokens: int, context: int, requests: int) -> float:
         """The Shapley value of a request with `tokens` on top of `context` in a step of so many requests."""
-        pairs = tokens * (context + (tokens - 1) / 2)
-        return self.fixed / requests + self.token * tokens + self.attention * pairs + self.cache * context
+        return due(self.fixed, self.token, self.attention, self.cache, tokens, context, requests)
 
     def wasted(self, tokens: int, context: int, requests: int, lost: int, redone: bool) -> float:
         """Of that part, what was for nothing: `lost` of the tokens were computed before (`redone`), or thrown away."""

@@ -1,0 +1,66 @@
+"""The part of the fleet file about how many replicas a model has: who decides, and within which bounds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from serving.fleet.config import Strict
+from serving.fleet.costspecs import UsdPerHour
+
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+Clock = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+
+class Hours(Strict):
+    """A least number of replicas at certain hours, UTC."""
+
+    least: int = Field(ge=1, description="Replicas that then always run.")
+    start: Clock = Field("00:00", description="From this time on, UTC, as 08:00.")
+    end: Clock = Field("00:00", description="Until this time, UTC; the next day's where it is not after start.")
+    days: tuple[Day, ...] = Field(_DAYS, description="Days on which it begins.")
+
+    @field_validator("days", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+    def holds(self, now: float) -> bool:
+        """Whether it does at a moment, Unix seconds."""
+        minute, day = int(now // 60) % 1_440, (int(now // 86_400) + 3) % 7  # 1 January 1970 was a Thursday
+        start, end = _minutes(self.start), _minutes(self.end)
+        if start < end:
+            return _DAYS[day] in self.days and start <= minute < end
+        return (_DAYS[day] in self.days and minute >= start) or (_DAYS[day - 1] in self.days and minute < end)
+
+
+def _minutes(text: str) -> int:
+    return int(text[:2]) * 60 + int(text[3:])
+
+
+class ScalingSpec(Strict):
+    """How a model's replicas follow its load, between replicas.min and replicas.max."""
+
+    margin: float = Field(2.0, ge=0, le=10, description="Standard deviations of chance that replicas are kept for.")
+    fill: float = Field(0.9, gt=0, le=1, description="Share of a replica's modelled capacity that is planned with.")
+    hold: float = Field(1.0, ge=0, le=100, description="Fewer replicas only after fewer were enough for so many times "
+                                                       "the time that a start takes.")
+    growth: float = Field(0.5, ge=0, le=2, description="Share of a rise in arrivals that is carried on until a new "
+                                                       "replica could be ready.")
+    spares: int = Field(0, ge=0, description="Warm replicas beyond what is needed.")
+    zero_after_s: float = Field(300.0, gt=0, description="With replicas.min 0: seconds without any request after which "
+                                                         "the model goes to zero.")
+    schedule: tuple[Hours, ...] = Field((), description="Least numbers at certain hours.")
+    max_usd_per_hour: UsdPerHour | None = Field(None, description="Most that the model's replicas may cost together, "
+                                                                  "USD per hour.")
+    priority: int = Field(0, description="When the fleet's max_usd_per_hour binds, models of higher priority get "
+                                         "replicas first.")
+    value_usd_per_hour: float = Field(0.0, ge=0, description="Among equal priorities: what an hour of a replica is "
+                                                             "worth to you; the highest first.")
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
