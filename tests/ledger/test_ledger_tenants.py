@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from ledger_samples import PEPPER, alter, reading, request, rows
@@ -14,7 +16,7 @@ from serving.fleet.limits import Limit, LimitsSpec, bounds
 from serving.fleet.records import Amounts, Tokens
 from serving.fleet.roster import Roster
 from serving.fleet.specs import TenantSpec
-from serving.ledger import audit, budgets, keys, tenants
+from serving.ledger import asking, audit, budgets, keys, tenants
 from serving.ledger.asking import rows as asked_rows
 from serving.ledger.keys import Grant
 from serving.ledger.live import LedgerKeyring
@@ -245,3 +247,30 @@ async def test_what_the_ledger_knows_of_single_requests(ledger: Ledger) -> None:
     found = await budgets.LedgerTruth(ledger).charged(["flo-1", "flo-4", "nothing"])
     assert {name: (c.used.tokens, c.used.nanousd, c.running) for name, c in found.items()} == {
         "flo-1": (Tokens(8, 2, 3), 123, False), "flo-4": (Tokens(8, 2, 3), 5, True)}
+
+
+async def test_a_guessed_key_is_refused_in_the_same_words_whatever_it_begins_with(ledger: Ledger) -> None:
+    text, key = keys.create(ledger, "shop", "app", PEPPER, 1.0)
+    ring = LedgerKeyring(ledger, PEPPER, miss_age_s=0.0)
+    assert (await ring.principal(text)).key_id == key.key_id
+    said = set()
+    for guess in ("flt_" + "0" * 48, key.prefix, key.prefix + "0" * (len(text) - len(key.prefix)), text[:-1],
+                  text + "0", text[:-1] + ("0" if text[-1] != "0" else "1"), text.upper()):
+        with pytest.raises(InvalidKey) as refused:
+            await ring.principal(guess)
+        said.add(str(refused.value))
+    assert len(said) == 1 and key.prefix not in said.pop()
+
+
+def test_no_statement_of_the_ledger_is_put_together_from_values() -> None:
+    """A text of SQL has no hole but for constants of its module, which are in capitals."""
+    for file in Path(asking.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.Call) or getattr(node.func, "id", getattr(node.func, "attr", "")) not in (
+                    "text", "execute", "exec_driver_sql"):
+                continue
+            for argument in node.args:
+                assert not isinstance(argument, ast.BinOp), f"{file}:{node.lineno}"
+                holes = argument.values if isinstance(argument, ast.JoinedStr) else []
+                values = [hole.value for hole in holes if isinstance(hole, ast.FormattedValue)]
+                assert all(isinstance(v, ast.Name) and v.id.isupper() for v in values), f"{file}:{node.lineno}"
