@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from serving.bench import admission, arms, fairness, gateway, metering, relay, routing
+from serving.bench import admission, arms, fairness, gateway, kv, metering, relay, routing
 from serving.bench.figures import QUIET
 from serving.cli.output import as_json, console, settings, stderr, table
 from serving.cli.run import Json
@@ -253,6 +253,41 @@ def show_fairness(report: dict[str, Any]) -> None:
     verdict = "[green]within[/]" if report["ratio"] <= report["target"] else "[red]above[/]"
     console.print(f"p99 beside the greedy tenant over p99 alone: [bold]{report['ratio']:.2f}[/], {verdict} the "
                   f"{report['target']:g} it may be.", highlight=False, soft_wrap=True)
+
+
+@app.command("kv")
+def kv_(
+    model: Annotated[list[str] | None, typer.Option("--model", help=f"Only this layout; may be repeated. There are: "
+                                                    f"{', '.join(c.entry for c in kv.CASES)}.")] = None,
+    catalogue: Annotated[Path, typer.Option(help="Folder of the catalogue.")] = Path("deployments/catalogue"),
+    json: Json = False,
+) -> None:
+    """Hold the KV cache's formulas (`flotilla fit`) against what small engines with real models' attention report.
+
+    Writes bench-kv.json into the folder of reports. Exits with 1 when one is off by more than the limit.
+    """
+    plan = kv.KvPlan(kv.chosen(model or []), catalogue)
+    with progress(json) as say:
+        report = kv.measure(plan, say)
+    _written(settings().reports_dir / "bench-kv.json", report)
+    if json:
+        as_json(report)
+    else:
+        show_kv(report)
+    if report["failed"] or any(abs(row["off"]) > report["limit"] for row in report["models"]):
+        raise typer.Exit(1)
+
+
+def show_kv(report: dict[str, Any]) -> None:
+    """The report as a table."""
+    table(["attention of", "layout", "layers>", "request>", "cache,\ncomputed>", "vLLM\nsays>", "off>"], [(
+        r["name"], r["layout"], r["layers"], f"{r['context']:,}", f"{r['tokens']['computed']:,}",
+        f"{r['tokens']['reported']:,}", f"{r['off']:+.2%}") for r in report["models"]], title="tokens")
+    worst = max((abs(r["off"]) for r in report["models"]), default=0.0)
+    memory = report["load"]["memory_bytes"] >> 20
+    console.print(f"Off by {worst:.2%} at most; {report['limit']:.0%} are allowed. {memory} MiB of cache, 16 bits, one "
+                  "device.", highlight=False, soft_wrap=True)
+    _failed(report)
 
 
 def show_gateway(report: dict[str, Any]) -> None:
