@@ -92,7 +92,11 @@ def _all(file: Any) -> dict[str, TenantSpec]:
 
 
 def _limits(spec: TenantSpec) -> str:
-    parts = [f"{name}={value}" for name, value in spec.limits.model_dump(mode="json", exclude_none=True).items()]
+    """As --limit takes them."""
+    parts = []
+    for name, value in spec.limits.model_dump(mode="json", exclude_none=True).items():
+        marks = value.items() if isinstance(value, dict) else ()
+        parts += [f"{name}.{mark}={usd:g}" for mark, usd in marks] or [f"{name}={value}"]
     return "; ".join([*parts, *(f"on {model}" for model in spec.model_limits)])
 
 
