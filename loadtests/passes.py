@@ -152,6 +152,7 @@ def _workers(infos: Sequence[RunInfo]) -> tuple[WorkerFacts, ...]:
             chunks_per_s=max(known.chunks_per_s, worker.chunks_per_s),
             clock_offset_ms=max(known.clock_offset_ms, worker.clock_offset_ms, key=abs),
             clock_error_ms=max(known.clock_error_ms, worker.clock_error_ms),
+            memory_early_mib=known.memory_early_mib, memory_mib=max(known.memory_mib, worker.memory_mib),
         )
     return tuple(found[index] for index in sorted(found))
 

@@ -64,7 +64,8 @@ class StageSpan(_Part):
 
 class WorkerFacts(_Part):
     """One worker process. cpu_share: of one core, its busiest second. clock_offset_ms: its clock minus the
-    master's, with half the round trip as the error; 0 for the master itself."""
+    master's, with half the round trip as the error; 0 for the master itself. memory_mib: resident at the end;
+    memory_early_mib: after 30 s."""
 
     index: int
     host: str
@@ -74,6 +75,8 @@ class WorkerFacts(_Part):
     chunks_per_s: float
     clock_offset_ms: float = 0.0
     clock_error_ms: float = 0.0
+    memory_early_mib: float = 0.0
+    memory_mib: float = 0.0
 
 
 class SweepStep(_Part):

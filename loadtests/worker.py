@@ -118,6 +118,8 @@ class Worker:
                 "chunks": counts.get("chunks", 0),
                 "cpu_share": self._lag.cpu_share,
                 "chunks_per_s": self._lag.chunks_per_s,
+                "memory_early_mib": round(self._lag.memory_early_mib, 1),
+                "memory_mib": round(self._lag.memory_mib, 1),
             },
         }
 

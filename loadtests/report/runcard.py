@@ -92,6 +92,8 @@ def _workers(workers: Sequence[WorkerFacts]) -> str:
     busiest = max(workers, key=lambda worker: worker.cpu_share)
     told = f"{len(workers)}; the busiest used {busiest.cpu_share:.0%} of a core at most"
     told += f", {busiest.chunks_per_s:,.0f} chunks/s"
+    if busiest.memory_mib:
+        told += f"; memory {busiest.memory_early_mib:.0f} MiB after 30 s, {busiest.memory_mib:.0f} MiB at the end"
     if len(workers) > 1:
         off = max(abs(worker.clock_offset_ms) + worker.clock_error_ms for worker in workers)
         told += f"; clocks within {figures.ms(off)} ms"

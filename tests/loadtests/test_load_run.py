@@ -127,6 +127,8 @@ def test_the_run_kept_to_its_schedule(measured):
     assert info.dispatch_lateness_ms["p50"] < 50
     assert not info.interrupted and info.ended_unix - info.started_unix > 2.5
     assert build(folder).verdict.result != "fail"
+    (worker,) = info.workers
+    assert 20 < worker.memory_early_mib <= worker.memory_mib < 1000
     assert f"sent {info.requests}  done {info.requests}  errors 0  in flight 0" in said
 
 
