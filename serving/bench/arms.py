@@ -106,8 +106,9 @@ def probe() -> str:
 
 
 def fleet_file(checkpoint: Path, model: Mapping[str, Any] | None = None,
-               gateway: Mapping[str, Any] | None = None) -> str:
-    """A fleet of this one model, as YAML. `model`, `gateway`: what to add to their sections."""
+               gateway: Mapping[str, Any] | None = None, sections: Mapping[str, Any] | None = None) -> str:
+    """A fleet of this one model, as YAML. `model`, `gateway`: what to add to their sections; `sections`: further ones.
+    """
     own = ("max_model_len", "max_num_seqs", "kv_cache_memory_bytes")
     args = {k: v for k, v in ENGINE.items() if k not in own}
     return yaml.safe_dump({
@@ -123,6 +124,7 @@ def fleet_file(checkpoint: Path, model: Mapping[str, Any] | None = None,
         }},
         "tenants": {"bench": {}},
         "gateway": dict(gateway or {}),
+        **(sections or {}),
     })
 
 

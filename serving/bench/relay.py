@@ -55,10 +55,15 @@ class Fake:
 Starter = Callable[[Place, Fake], Launch]
 
 
-def _gateway(place: Place, fake: Fake, carrier: bool) -> Launch:
+def gateway(place: Place, fake: Fake, sections: dict[str, Any]) -> Launch:
+    """The gateway alone, by the carrier. `sections`: more of its fleet file."""
+    return _gateway(place, fake, True, sections)
+
+
+def _gateway(place: Place, fake: Fake, carrier: bool, sections: dict[str, Any] | None = None) -> Launch:
     """The gateway alone, with everything on."""
     seats = {"overload": {"max_in_flight": 10_000}}  # the fake engine takes all that come
-    launch = arms.flotilla(place, arms.fleet_file(Path("nowhere"), seats, {"port": place.port}))
+    launch = arms.flotilla(place, arms.fleet_file(Path("nowhere"), seats, {"port": place.port}, sections))
     metrics = place.folder / "metrics"
     metrics.mkdir(parents=True, exist_ok=True)
     command = [*_PYTHON, "serving.bench.relay_gateway", "fleet.yaml", fake.address, *([fake.carrier] * carrier)]

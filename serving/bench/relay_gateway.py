@@ -23,6 +23,7 @@ from serving.ledger.durable import own_spool
 from serving.ledger.live import LedgerKeyring, LedgerRecords
 from serving.ledger.store import Ledger
 from serving.settings import Settings
+from serving.telemetry import traces
 from serving.telemetry.meter import PrometheusMeter
 
 
@@ -57,7 +58,8 @@ async def main(fleet_file: str, address: str, carrier: str = "") -> None:
     ledger = Ledger.open(settings.database)
     records = LedgerRecords(ledger, own_spool(settings.spool_dir, "gateway", fleet.ledger.spool_bytes))
     ports = Ports(LedgerKeyring(ledger, settings.pepper()), OneReplica(address, carrier), records,
-                  PrometheusMeter({name: model.slo for name, model in fleet.models.items()}))
+                  PrometheusMeter({name: model.slo for name, model in fleet.models.items()}),
+                  tracer=traces.tracer(fleet.traces, fleet.name))
     server = GatewayServer(Gateway(fleet, ports, settings.gateway_secret()), fleet.gateway,
                            listen(fleet.gateway.host, fleet.gateway.port))
     asked, loop = asyncio.Event(), asyncio.get_running_loop()

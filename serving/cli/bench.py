@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from serving.bench import admission, arms, fairness, gateway, kv, metering, relay, routing
+from serving.bench import admission, arms, fairness, gateway, kv, metering, observing, relay, routing
 from serving.bench.figures import QUIET
 from serving.cli.output import as_json, console, settings, stderr, table
 from serving.cli.run import Json
@@ -94,6 +94,45 @@ def show_relay(report: dict[str, Any]) -> None:
             console.print(f"memory of {row['name']} over {seen['requests']:,} requests, MiB: "
                           f"{' '.join(f'{v:g}' for v in seen['rss_mib'])}", highlight=False, soft_wrap=True)
     _failed(report)
+
+
+@app.command("observing")
+def observing_(
+    arm: Annotated[list[str] | None, typer.Option("--arm", help=f"Only this and {observing.PLAIN}; may be repeated. "
+                                                  f"There are: {', '.join(observing.ARMS)}.")] = None,
+    rounds: Rounds = 12,
+    requests: Annotated[int, typer.Option(help="Whole answers per round.", min=100)] = 8_000,
+    json: Json = False,
+) -> None:
+    """What tracing and scraping take from a gateway.
+
+    Writes bench-observing.json into the folder of reports.
+    """
+    own = settings()
+    arms.known(arm or [], observing.ARMS)
+    names = tuple(n for n in observing.ARMS if not arm or n in arm or n == observing.PLAIN)
+    with progress(json) as say:
+        report = observing.measure(observing.ObservingPlan(names, rounds, requests, own.state_dir), say)
+    _written(own.reports_dir / "bench-observing.json", report)
+    if json:
+        as_json(report)
+    else:
+        show_observing(report)
+
+
+def show_observing(report: dict[str, Any]) -> None:
+    """The report as a table."""
+
+    def cells(of: dict[str, Any]) -> tuple[str, str, str]:
+        low, high = of["interval_95"]
+        return f"{of['median']:,.0f}", f"{of['ratio']:.3f}", f"{low:.3f}–{high:.3f}"
+
+    table(["gateway", "requests per\ncore s>", "of\nplain>", "95%\ninterval>", "chunks per\ncore s>", "of\nplain>",
+           "95%\ninterval>", "within\n1%>"],
+          [(r["name"], *cells(r["requests"]), *cells(r["chunks"]), "yes" if observing.within(r) else "no")
+           for r in report["arms"]], title=f"{report['rounds']} rounds, each beside the plain gateway of its round")
+    for row in report["arms"]:
+        console.print(f"{row['name']}: {row['says']}", style="dim", highlight=False)
 
 
 @app.command("metering")
