@@ -52,13 +52,14 @@ class Surroundings:
     pepper: bytes
     secret: str
     quotas: str = ""
+    logs_dir: Path = Path("logs")
 
     @classmethod
     def here(cls) -> Surroundings:
         """Those of this process's environment: in a cluster secrets do not travel through Ray. Raises: ConfigError."""
         own = Settings.read(os.environ)
         return cls(own.database, own.spool_dir, Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")), own.pepper(),
-                   own.gateway_secret(), own.quota_url)
+                   own.gateway_secret(), own.quota_url, own.state_dir.absolute() / "logs")
 
 
 def open_sink(around: Surroundings | None, limit_bytes: int, replica_id: str) -> Callable[[MeterReading], None]:
@@ -98,7 +99,8 @@ class GatewayReplica:
         from serving.ledger.adapters import FollowedAdapters
         from serving.ledger.asking import LedgerUsage
         from serving.ledger.live import LedgerKeyring, LedgerRecords
-        from serving.telemetry import traces
+        from serving.telemetry import logs, traces
+        from serving.telemetry.access import AccessLog
         from serving.telemetry.meter import PrometheusMeter
 
         around = around or Surroundings.here()
@@ -108,6 +110,8 @@ class GatewayReplica:
         self._readings = DurableReadings(ledger, own_spool(around.spool_dir, "gateway-time", limits.spool_bytes))
         self._overheads = overheads.OverheadKeeper(overheads.meters(fleet, ("gateway",)), self._readings,
                                                    unmetered=lambda: self._records.unmetered).start()
+        logs.configure(fleet.logs, "gateway")
+        self._access = AccessLog(fleet.logs, around.logs_dir, os.getpid()) if fleet.logs.access else None
         self._tracer = traces.tracer(fleet.traces, fleet.name)
         roster = Roster(fleet.tenants)
         self._keys = LedgerKeyring(ledger, around.pepper, roster=roster)
@@ -115,7 +119,7 @@ class GatewayReplica:
                       RayReplicaDirectory(fleet, failed), self._records,
                       PrometheusMeter({name: model.slo for name, model in fleet.models.items()}),
                       FollowedAdapters(ledger), quotas=open_desk(fleet, around.quotas, ledger, roster),
-                      usage=LedgerUsage(ledger), tracer=self._tracer)
+                      usage=LedgerUsage(ledger), tracer=self._tracer, access=self._access)
         sock = listen(fleet.gateway.host, fleet.gateway.port)
         self._server = GatewayServer(Gateway(fleet, ports, around.secret, roster), fleet.gateway, sock)
         await self._server.start()
@@ -132,8 +136,9 @@ class GatewayReplica:
         await asyncio.to_thread(self._overheads.close)
         await asyncio.to_thread(self._records.close)
         self._readings.close()
-        if self._tracer is not None:
-            await asyncio.to_thread(self._tracer.close)
+        for thread in (self._tracer, self._access):
+            if thread is not None:
+                await asyncio.to_thread(thread.close)
 
 
 def model_application(fleet: Fleet, name: str, compared: tuple[Comparison, ...], sources: Sources,

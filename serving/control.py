@@ -20,6 +20,7 @@ from serving.fleet.catalogue import Fleet
 from serving.plan import Plan, fleet
 from serving.quotastore.server import BookServer
 from serving.settings import Settings
+from serving.telemetry import logs
 
 log = logging.getLogger("flotilla.control")
 SOCKET = "quotas.sock"
@@ -79,11 +80,12 @@ async def _admin(found: Fleet, settings: Settings) -> tuple[Any, asyncio.Task[No
 def main() -> None:
     """Serve until ended."""
     processes.die_with_parent(signal.SIGTERM)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     plan, settings = Plan.from_json(sys.stdin.read()), Settings.read(os.environ)
+    found = fleet(Path(plan.fleet_file), plan.changes)
+    logs.configure(found.logs, "control")
     import uvloop
 
-    uvloop.run(serve(plan, fleet(Path(plan.fleet_file), plan.changes), settings))
+    uvloop.run(serve(plan, found, settings))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ brings to the ledger what processes of this machine left on disk when they died,
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
 import sys
@@ -17,12 +16,13 @@ from pathlib import Path
 
 from serving import economics, ledgermetrics, overheads, processes
 from serving.fleet.catalogue import price_book
+from serving.fleet.observing import LogSpec
 from serving.ledger.dead import Closer
 from serving.ledger.durable import Adopter, DurableReadings, own_spool
 from serving.ledger.store import Ledger
 from serving.plan import Changes, Plan, fleet
 from serving.settings import Settings
-from serving.telemetry import exporter
+from serving.telemetry import exporter, logs
 
 _DEAD_S = 10.0  # between looks for what died
 _ECONOMICS_S = 3600.0  # over which utilisation and break-even are told
@@ -36,7 +36,7 @@ def main() -> None:
     if file is None:
         processes.die_with_parent(signal.SIGTERM)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # so that the last readings are written
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logs.configure(LogSpec(), "exporter")
     settings = Settings.read(os.environ)
     if file is None:
         plan = Plan.from_json(sys.stdin.read())
@@ -45,6 +45,7 @@ def main() -> None:
         changes, counters = Changes({}), settings.state_dir / "no-gateways-here"
         counters.mkdir(parents=True, exist_ok=True)
     found, ledger = fleet(file, changes), Ledger.later(settings.database)
+    logs.configure(found.logs, "exporter")
     book = price_book(found, file)
     samples = ledgermetrics.LedgerSamples(ledger, lambda: [
         f.even for f in economics.gather(ledger, found, book, time.time(), time.time() - _ECONOMICS_S) if f.even])

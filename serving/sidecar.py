@@ -22,11 +22,12 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving import ledgermetrics
+from serving.fleet.observing import LogSpec
 from serving.fleet.resources import COUNTERS_DIR
 from serving.ledger.durable import Adopter
 from serving.ledger.store import Ledger
 from serving.settings import Settings
-from serving.telemetry import exporter
+from serving.telemetry import exporter, logs
 from serving.telemetry.exporter import Target
 
 log = logging.getLogger("flotilla.sidecar")
@@ -86,7 +87,7 @@ def main() -> None:
     parser.add_argument("--counters", type=Path, default=Path(COUNTERS_DIR), help="folder of the gateways' counters")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logs.configure(LogSpec(), "sidecar")
     settings = Settings.read(os.environ)
     ledger = Ledger.later(settings.database)
     asked.counters.mkdir(parents=True, exist_ok=True)

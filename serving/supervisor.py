@@ -22,9 +22,11 @@ from pathlib import Path
 from serving import app, checkpoints, clusterweights, control, processes, runstate, weights
 from serving.errors import FlotillaError, StartFailed, WeightsError
 from serving.fleet.catalogue import ModelSpec, price_book
+from serving.fleet.observing import LogSpec
 from serving.plan import Plan, fleet
 from serving.settings import Settings
 from serving.stopping import StopRequest
+from serving.telemetry import logs
 
 log = logging.getLogger("flotilla.supervisor")
 _LOOK_S = 1.0
@@ -42,6 +44,12 @@ class Supervisor:
         state = runstate.read(settings.state_dir)
         assert state is not None, "the guard writes the first state"
         self._state = state
+
+    @property
+    def logs(self) -> LogSpec:
+        """How it logs: steps of the start are told whatever the fleet file's level."""
+        found = self._fleet.logs
+        return found if found.level == "debug" else found.model_copy(update={"level": "info"})
 
     def up(self) -> None:
         """Bring everything up. Raises: StartFailed, which names the step."""
@@ -97,7 +105,8 @@ class Supervisor:
     def _around(self) -> app.Surroundings:
         return app.Surroundings(self._settings.database, self._settings.spool_dir, self._work / "metrics",
                                 self._settings.pepper(), self._settings.gateway_secret(),
-                                self._settings.quota_url or str(self._work / control.SOCKET))
+                                self._settings.quota_url or str(self._work / control.SOCKET),
+                                Path(self._plan.logs).absolute())
 
     def _environment(self) -> dict[str, str]:
         return {processes.MARK: self._plan.run}
@@ -237,10 +246,11 @@ def main() -> int:
     processes.adopt_orphans()
     plan = Plan.from_json(sys.stdin.read())
     settings = Settings.read(os.environ)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logs.configure(LogSpec(level="info"), "supervisor")  # the fleet's own words about it may be wrong yet
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stop = StopRequest()
     supervisor = Supervisor(plan, settings)
+    logs.configure(supervisor.logs, "supervisor")
     code = 0
     try:
         supervisor.up()

@@ -37,13 +37,13 @@ class Arm:
 
     name: str
     says: str
-    sections: Callable[[str], dict[str, Any]] = lambda collector: {}
+    sections: Callable[[str], dict[str, Any]] = lambda collector: _QUIET
     beside: Callable[[Place], AbstractContextManager[None]] = lambda place: contextlib.nullcontext()
 
 
 @contextlib.contextmanager
 def scraped(place: Place) -> Iterator[None]:
-    """The gateway's metrics are scraped without a pause by a process of its own."""
+    """The gateway's metrics are scraped again and again by a process of its own."""
     with _python("serving.bench.scraper", str(place.folder / "metrics")):
         yield
 
@@ -60,11 +60,13 @@ def _python(*command: str) -> Iterator[None]:
         child.wait(10)
 
 
+_QUIET = {"logs": {"access": False}}
 ARMS = {arm.name: arm for arm in (
-    Arm(PLAIN, "keys, records, metrics, cost"),
+    Arm(PLAIN, "keys, records, metrics, cost; no access log"),
     Arm("traced", "1% of requests are traced",
-        lambda collector: {"traces": {"endpoint": f"http://{collector}", "sample_ratio": 0.01}}),
-    Arm("scraped", "its metrics are scraped without a pause", beside=scraped),
+        lambda collector: _QUIET | {"traces": {"endpoint": f"http://{collector}", "sample_ratio": 0.01}}),
+    Arm("logged", "a line in the access log for each request, up to 500 a second", lambda collector: {}),
+    Arm("scraped", "its metrics are scraped ten times a second", beside=scraped),
 )}
 
 

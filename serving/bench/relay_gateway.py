@@ -24,6 +24,7 @@ from serving.ledger.live import LedgerKeyring, LedgerRecords
 from serving.ledger.store import Ledger
 from serving.settings import Settings
 from serving.telemetry import traces
+from serving.telemetry.access import AccessLog
 from serving.telemetry.meter import PrometheusMeter
 
 
@@ -59,7 +60,8 @@ async def main(fleet_file: str, address: str, carrier: str = "") -> None:
     records = LedgerRecords(ledger, own_spool(settings.spool_dir, "gateway", fleet.ledger.spool_bytes))
     ports = Ports(LedgerKeyring(ledger, settings.pepper()), OneReplica(address, carrier), records,
                   PrometheusMeter({name: model.slo for name, model in fleet.models.items()}),
-                  tracer=traces.tracer(fleet.traces, fleet.name))
+                  tracer=traces.tracer(fleet.traces, fleet.name),
+                  access=AccessLog(fleet.logs, settings.state_dir / "logs", 0) if fleet.logs.access else None)
     server = GatewayServer(Gateway(fleet, ports, settings.gateway_secret()), fleet.gateway,
                            listen(fleet.gateway.host, fleet.gateway.port))
     asked, loop = asyncio.Event(), asyncio.get_running_loop()

@@ -31,9 +31,11 @@ from serving.engines.settling import Settling
 from serving.engines.steps import StepReceiver
 from serving.fleet.catalogue import Fleet, ModelSpec
 from serving.fleet.loading import NO_LOADING, LoadingPolicy
+from serving.fleet.observing import LogSpec
 from serving.fleet.prices import Comparison
 from serving.fleet.resources import actor_cpus, bundle_cpus
 from serving.settings import Settings
+from serving.telemetry import logs
 
 _ENGINE_ENV = {"VLLM_NO_USAGE_STATS": "1", "VLLM_CONFIGURE_LOGGING": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -56,6 +58,7 @@ class ReplicaSettings:
     open_sink: Callable[[str], Write]
     drain_s: float  # longest time that a stopping replica works on for those it has answered half
     adapters: dict[str, str] = field(default_factory=dict)  # folder or hub id by the adapter's own name
+    logs: LogSpec = LogSpec()
     more_adapters: bool = False  # whether there may be others, of which gateways tell
 
 
@@ -74,7 +77,7 @@ def application(fleet: Fleet, name: str, source: str, secret: str, open_sink: Ca
     adapter_sources = adapter_sources or {}
     settings = ReplicaSettings(spec.aliases, functools.partial(facts, fleet, name, compared), executor(fleet, spec),
                                secret, open_sink, fleet.gateway.request_timeout_s, adapter_sources,
-                               spec.lora is not None)
+                               more_adapters=spec.lora is not None, logs=fleet.logs)
     return build_llm_deployment(llm_config(fleet, spec, name, source, env, adapter_sources, resources),
                                 deployment_cls=ModelServer, bind_kwargs={"settings": settings})
 
@@ -178,6 +181,7 @@ class ModelServer(LLMServer):
 
     async def __init__(self, llm_config: LLMConfig, settings: ReplicaSettings) -> None:
         started_ns, started_at = _process_start()
+        logs.configure(settings.logs, "replica")
         replica_id = serve.get_replica_context().replica_id.unique_id
         self._settings = settings
         self._steps_address = f"flotilla-steps-{replica_id}"

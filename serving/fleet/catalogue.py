@@ -26,7 +26,7 @@ from serving.fleet.models.entries import Catalogue, Entry
 from serving.fleet.modelspec import ModelSpec
 from serving.fleet.modelspec import ReplicaRange as ReplicaRange
 from serving.fleet.money import PriceLine
-from serving.fleet.observing import MetricsSpec, TraceSpec
+from serving.fleet.observing import LogSpec, MetricsSpec, TraceSpec
 from serving.fleet.presets import PresetSpec
 from serving.fleet.specs import (
     AdapterSpec,
@@ -58,6 +58,7 @@ class Fleet(Strict):
     media: MediaSpec = Field(default_factory=MediaSpec)
     metrics: MetricsSpec = Field(default_factory=MetricsSpec)
     traces: TraceSpec = Field(default_factory=TraceSpec)
+    logs: LogSpec = Field(default_factory=LogSpec)
     costs: CostSpec = Field(default_factory=CostSpec)
     ledger: LedgerSpec = Field(default_factory=LedgerSpec)
     quotas: QuotaSpec = Field(default_factory=QuotaSpec)

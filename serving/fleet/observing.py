@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
@@ -41,3 +42,15 @@ class TraceSpec(Strict):
     def url(self) -> str | None:
         """Where spans are sent to; None: nowhere."""
         return f"{self.endpoint}/v1/traces" if self.endpoint else None
+
+
+class LogSpec(Strict):
+    """What processes of the fleet write down about themselves, and gateways about requests."""
+
+    form: Literal["human", "json"] = Field("human", description="Lines for people, or one JSON object each.")
+    level: Literal["debug", "info", "warning", "error"] = Field("warning", description="The least that is written.")
+    burst: int = Field(10, ge=1, description="Lines of one kind that a process writes in 10 s; the rest is counted.")
+    access: bool = Field(True, description="Whether each gateway writes a line per request: who, what, how long, cost.")
+    access_per_s: int = Field(500, ge=1, description="Most of these lines per second and gateway; the rest is counted, "
+                                                     "and all of it is in the ledger.")
+    access_mib: float = Field(64.0, ge=1, description="Disk space of one gateway's access log, MiB; older lines go.")

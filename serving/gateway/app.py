@@ -47,6 +47,7 @@ from serving.gateway.lanes import Lane, Place
 from serving.gateway.listing import Listing
 from serving.gateway.media.fetching import Fetcher
 from serving.gateway.ports import (
+    Access,
     AddedAdapters,
     Keyring,
     MediaSource,
@@ -74,7 +75,7 @@ _OPEN = ("/healthz", "/health", "/readyz", "/openapi.json")  # /health: as vLLM,
 class Ports:
     """The gateway's surroundings. `media`: where files come from that requests name by URL; None: from the hosts that
     the fleet file allows. `usage`: None where no one can be told what they used. `tracer`: None where nothing is
-    traced."""
+    traced; `access`: where no requests are written down."""
 
     keys: Keyring
     replicas: ReplicaDirectory
@@ -85,6 +86,7 @@ class Ports:
     tracer: Tracer | None = None
     quotas: Quotas = field(default_factory=NoLimits)
     usage: UsageReader | None = None
+    access: Access | None = None
 
 
 class Gateway:
@@ -180,7 +182,7 @@ class Gateway:
             exchange.task.uncancel()
             outcome = await self._stopped(send, wire, exchange)
         except Exception:
-            log.exception("request %s failed", exchange.request_id)
+            log.exception("a request failed", extra=exchange.about())
             internal = FlotillaError(f"an internal error; ask your platform team about {exchange.request_id}")
             outcome = await self._refuse(internal, send, wire, exchange)
         finally:
@@ -345,6 +347,8 @@ class Gateway:
     async def _refuse(self, error: FlotillaError, send: Any, wire: Wire, exchange: Exchange) -> Outcome:
         code, begun = table.status(error), exchange.answer.begun
         exchange.answer.over = True  # whoever leaves now changes nothing
+        if code >= 500:
+            log.warning("%s: %s", type(error).__name__, error, extra=exchange.about())
         if not begun:
             exchange.answer.code = code
         with suppress(OSError):
@@ -368,13 +372,16 @@ class Gateway:
     def _settle(self, exchange: Exchange, outcome: Outcome) -> None:
         record, used, spans = exchange.record(outcome), exchange.answer.usage, exchange.spans
         cost_usd = used.cost_usd if used and exchange.recorded else None
-        self._ports.meter.answered(record, cost_usd, spans.trace_id if spans is not None else "")
+        trace_id = spans.trace_id if spans is not None else ""
+        self._ports.meter.answered(record, cost_usd, trace_id)
         if exchange.limited:
             self._ports.quotas.settle(exchange.request_id, _used(exchange))
         if exchange.principal is not None and exchange.recorded:
             self._ports.records.put(record)
         if spans is not None:
             spans.end(record, cost_usd)
+        if self._ports.access is not None:
+            self._ports.access.put(record, cost_usd, trace_id)
 
 
 def _used(exchange: Exchange) -> Used:

@@ -65,6 +65,11 @@ class Exchange:
             self.stopped = reason
             self.task.cancel()
 
+    def about(self) -> dict[str, str]:
+        """What a line of the log says of it."""
+        return {"request_id": self.request_id, "tenant": self.principal.tenant if self.principal else "",
+                "model": self.model}
+
     def headers(self) -> list[tuple[bytes, bytes]]:
         """The headers that every answer carries."""
         found = [(b"x-flotilla-request-id", self.request_id.encode()),

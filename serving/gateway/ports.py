@@ -125,6 +125,14 @@ class Meter(Protocol):
         ...
 
 
+class Access(Protocol):
+    """Writes down who asked and what came of it."""
+
+    def put(self, record: RequestRecord, cost_usd: float | None, trace_id: str) -> None:
+        """A request is over. Must not block, must not raise."""
+        ...
+
+
 class Spans(Protocol):
     """The spans of one request that is traced."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -140,3 +141,29 @@ async def test_without_the_collector_requests_are_answered_all_the_same() -> Non
     finally:
         await rig.close()
         await asyncio.to_thread(tracer.close)
+
+
+async def test_a_failure_of_the_fleet_is_told_to_the_log_with_its_request(rig_logged: Rig, caplog) -> None:
+    rig = rig_logged
+    async with rig.post(CHAT) as answer:
+        assert answer.status == 503
+    async with rig.post(CHAT | {"model": "nothing"}) as answer:
+        assert answer.status == 404  # the caller's own fault is no matter of the log
+    record, _ = await rig.record(), await rig.record()
+    line, = [r for r in caplog.records if r.name == "serving.gateway.app"]
+    assert (line.request_id, line.tenant, line.model) == (record.request_id, "demo", "qwen")
+    assert [r.code for r, _, _ in rig.written] == [503, 404]
+
+
+@pytest_asyncio.fixture
+async def rig_logged() -> AsyncIterator[Rig]:
+    rig = Rig(fleet=fleet_file())
+    rig.written = []
+
+    class Access:
+        def put(self, *what) -> None:
+            rig.written.append(what)
+
+    rig.gateway._ports = replace(rig.gateway._ports, access=Access())
+    yield await rig.start()
+    await rig.close()

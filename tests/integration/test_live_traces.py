@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from live_calls import CHAT, Caller, chat
+from live_fleet import LiveFleet, eventually
 from otlp_collector import Collector, Seen
 
 pytestmark = pytest.mark.integration
@@ -42,3 +44,14 @@ def test_what_no_one_traces_leaves_no_span(callers: Callable[[str], Caller], col
     assert callers(TENANT).call(CHAT, chat("qwen"), traceparent=f"00-{loud}-{SPAN}-01").status == 200
     spans_of(loud, collector)
     assert {s.trace_id for s in collector.spans[before:]} == {loud}
+
+
+def test_each_request_is_a_line_of_the_access_log(fleet: LiveFleet, callers: Callable[[str], Caller]) -> None:
+    answer = callers(TENANT).call(CHAT, chat("qwen"))
+
+    def lines() -> list[str]:
+        files = Path(fleet.state.logs).glob("access-*.log")
+        return [line for file in files for line in file.read_text().splitlines() if answer.request_id in line]
+
+    line, = eventually(lines, "the request is written down", 10)
+    assert f" 200 finished {TENANT} chat_completions qwen " in line and "+16 tokens $0.0" in line
