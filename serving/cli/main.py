@@ -18,6 +18,7 @@ from serving.cli import (
     prices,
     render,
     run,
+    simulate,
     tenants,
     top,
 )
@@ -54,6 +55,7 @@ app.command(rich_help_panel=_WHO)(costs.usage)
 app.add_typer(costs.cost, name="cost", rich_help_panel=_WHO)
 app.command(rich_help_panel=_LOAD)(load.loadtest)
 app.add_typer(load.report, name="report", rich_help_panel=_LOAD)
+app.command(rich_help_panel=_LOAD)(simulate.simulate)
 app.add_typer(bench.app, name="bench", rich_help_panel=_LOAD)
 
 

@@ -1,0 +1,44 @@
+"""`flotilla simulate` as its user calls it, on a trace of a few requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+FLEET = Path("deployments/fleets/one-gpu.yaml")
+PROFILE = ("profiles:\n  qwen: {fixed_s: %s, token_s: 5.0e-5, attention_s: 0, cache_s: 0, kv_tokens: 100000, "
+           "max_num_seqs: 16, max_batched_tokens: 2048, start_s: 5}\n")
+
+
+def simulate(folder: Path, *more: str, fixed_s: float = 0.012) -> subprocess.CompletedProcess[str]:
+    trace, profiles = folder / "trace.jsonl", folder / "profiles.yaml"
+    trace.write_text("".join(json.dumps({"at_s": n * 1.0, "input_tokens": 300, "output_tokens": 20}) + "\n"
+                             for n in range(60)))
+    profiles.write_text(PROFILE % fixed_s)
+    command = [sys.executable, "-m", "serving", "simulate", str(FLEET), "--trace", str(trace), "--profiles",
+               str(profiles), *more]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"FLOTILLA_SIMULATOR": "plain"})
+
+
+def test_what_a_policy_would_have_done_adds_up(tmp_path: Path) -> None:
+    said = simulate(tmp_path, "--json")
+    assert said.returncode == 0, said.stderr
+    told = json.loads(said.stdout)["models"]["qwen"]
+    assert told["requests"] == 60 and told["unanswered"] == 0 and told["failed"] == 0
+    assert told["ledger_nanousd"]["residual"] == 0 and told["ledger_nanousd"]["direct"] > 0
+    assert 0 < told["gpu_hours"] <= 60 / 3_600 + 1e-3 and told["attainment"] > 0.8
+    assert 12 < told["tpot_ms"]["p50"] < 30
+
+
+def test_promises_that_no_one_can_keep_are_refused_with_numbers(tmp_path: Path) -> None:
+    said = simulate(tmp_path, fixed_s=0.05)
+    assert said.returncode == 2 and "50" in said.stderr and "25" in said.stderr and "slo" in said.stderr
+
+
+def test_an_unknown_policy_and_a_missing_trace_are_told(tmp_path: Path) -> None:
+    assert "ray-default" in simulate(tmp_path, "--policy", "rays").stderr
+    said = simulate(tmp_path, "--trace", str(tmp_path / "none.csv"))
+    assert said.returncode == 2 and "none.csv" in said.stderr
