@@ -16,7 +16,7 @@ from otlp_collector import Collector
 from serving import launch
 
 TENANTS = ("loads", "sdk", "clients", "fuzz", "raw", "leaver", "meter", "books", "keyed", "watcher", "crash", "traced",
-           "counted", "thrifty", "cut", "boss")
+           "counted", "thrifty", "cut", "boss", "families")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

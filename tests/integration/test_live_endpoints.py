@@ -1,7 +1,7 @@
 """Every endpoint once through a gateway: the answer names its cost, and the ledger charges exactly that.
 
 A fleet of its own, because adapters and an embedding model would change what other files count: one model with two
-adapters, one that embeds.
+adapters, one that embeds, and two that cannot come up.
 """
 
 from __future__ import annotations
@@ -34,6 +34,13 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFleet]:
         **qwen, "source": "small:qwen3-embedding", "aliases": ["embedding"], "comparators": [],
         "engine": {**qwen["engine"], "tool_call_parser": None, "args": {**arguments, "runner": "pooling"}},
     }
+    odd = folder / "odd"
+    odd.mkdir()
+    (odd / "config.json").write_text('{"architectures": ["Qwen9ForCausalLM"], "model_type": "qwen9"}')
+    (odd / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    for name, source, architecture in (("lost", folder / "none", "Qwen3ForCausalLM"), ("odd", odd, "Qwen9ForCausalLM")):
+        fleet["models"][name] = {**qwen, "source": str(source), "architecture": architecture, "aliases": []}
+    fleet["models"]["lost"]["fallback"] = ["qwen"]
     qwen["adapters"] = {"pirate": {"source": "small:lora"}, "formal": {"source": "small:lora"}}
     qwen["lora"] = {"max_rank": 8}
     fleet["presets"] = {"assistant": {"versions": {"1": {
@@ -227,6 +234,20 @@ def test_a_preset_counts_in_the_prompt_and_in_the_bill(ends: LiveFleet, caller: 
     for path, more in ((RESPONSES, {"input": "ships"}), (MESSAGES, {**body, "max_tokens": 4})):
         assert caller.call(path, {"model": "assistant", **more}).status == 200
     eventually(lambda: ends.rows("SELECT COUNT(*) FROM requests WHERE preset = 'assistant@1'") == [(3,)], "its rows")
+
+
+def test_models_that_cannot_come_up_leave_the_others_up(ends: LiveFleet, caller: Caller) -> None:
+    """A path that is not there and an architecture that vLLM cannot run: each is told in words, and is no one else's
+    matter; a fallback answers for one of them."""
+    told = {failure.model: failure.message for failure in ends.state.failures}
+    assert set(told) == {"lost", "odd"}
+    assert "there is no such folder" in told["lost"] and "Qwen9ForCausalLM" in told["odd"]
+    states = {model["id"]: model["state"] for model in caller.call("/v1/models").json["data"]}
+    assert (states["lost"], states["odd"], states["qwen"], states["embed"]) == ("failed", "failed", "ready", "ready")
+    refused = caller.call(CHAT, chat("odd"))
+    assert (refused.status, refused.json["error"]["code"]) == (503, "model_failed")
+    answered = caller.call(CHAT, chat("lost"))
+    assert (answered.status, answered.headers["x-flotilla-model"]) == (200, "qwen")
 
 
 def test_all_of_it_was_someones_and_adds_up(ends: LiveFleet) -> None:
