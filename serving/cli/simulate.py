@@ -84,11 +84,11 @@ def simulate(
     if json:
         as_json(told)
         return
-    table(["model", "requests>", "kept all>", "TTFT ms\np50>", "p95>", "TPOT ms\np50>", "p95>", "GPU-h>", "USD>",
-           "replicas\nmean>", "starts>"], [
+    table(["model", "requests>", "kept all>", "TTFT ms\np50>", "p95>", "TPOT ms\np50>", "p95>", "GPU-h>", "USD>"],
+          [
         (name, f"{m['requests']:,}", f"{m['attainment']:.1%}", _ms(m["ttft_ms"]["p50"]), _ms(m["ttft_ms"]["p95"]),
-         _ms(m["tpot_ms"]["p50"]), _ms(m["tpot_ms"]["p95"]), f"{m['gpu_hours']:.2f}", f"{m['usd']:.2f}",
-         f"{m['replicas_mean']:.2f}", m["starts"]) for name, m in told["models"].items()])
+         _ms(m["tpot_ms"]["p50"]), _ms(m["tpot_ms"]["p95"]), f"{m['gpu_hours']:.2f}", f"{m['usd']:.2f}")
+        for name, m in told["models"].items()])
     console.print(f"by engine profiles: {', '.join(sorted({known.of(n, found.variant(n)).origin for n in asked}))}; "
                   "an estimate, no measurement", highlight=False, soft_wrap=True)
 
