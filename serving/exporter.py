@@ -23,6 +23,7 @@ from serving.ledger.store import Ledger
 from serving.plan import Changes, Plan, fleet
 from serving.settings import Settings
 from serving.telemetry import exporter, logs
+from serving.telemetry.capping import Tenants
 
 _DEAD_S = 10.0  # between looks for what died
 _ECONOMICS_S = 3600.0  # over which utilisation and break-even are told
@@ -50,7 +51,8 @@ def main() -> None:
     samples = ledgermetrics.LedgerSamples(ledger, lambda: [
         f.even for f in economics.gather(ledger, found, book, time.time(), time.time() - _ECONOMICS_S) if f.even])
     server = exporter.serve(found.metrics.host, found.metrics.port, str(counters), samples,
-                            samples.targets, lambda: ledgermetrics.spools(settings.spool_dir))
+                            samples.targets, lambda: ledgermetrics.spools(settings.spool_dir),
+                            Tenants(found.metrics.max_tenants, found.tenants))
     readings = DurableReadings(ledger, own_spool(settings.spool_dir, "exporter", found.ledger.spool_bytes))
     keeper = overheads.OverheadKeeper(overheads.meters(found, ("head", "storage")), readings).start()
     adopter = Adopter(settings.spool_dir, ledger, _DEAD_S, Closer(ledger).look)

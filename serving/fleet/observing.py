@@ -15,6 +15,8 @@ class MetricsSpec(Strict):
 
     host: str = Field("127.0.0.1", description="Address of the exporter.")
     port: int = Field(9464, ge=1, le=65535, description="Port of the exporter.")
+    max_tenants: int = Field(100, ge=1, description="Tenants that metrics name; those who come later are counted "
+                                                    "together, as other.")
 
 
 class TraceSpec(Strict):

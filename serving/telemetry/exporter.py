@@ -22,9 +22,11 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from serving.errors import LedgerError
+from serving.telemetry.capping import Capped, Tenants
 from serving.telemetry.metrics import BY_NAME
 
 log = logging.getLogger(__name__)
+_TENANTS = 100
 _LIVE_GAUGE = re.compile(r"gauge_live[a-z]*_(\d+)\.db")
 
 
@@ -84,14 +86,15 @@ def forget_dead(multiprocess_dir: str) -> None:
 
 
 def serve(host: str, port: int, multiprocess_dir: str, read: Read, targets: Callable[[], Iterable[Target]],
-          local: Read = tuple) -> ThreadingHTTPServer:
+          local: Read = tuple, tenants: Tenants | None = None) -> ThreadingHTTPServer:
     """A server, bound and ready for `serve_forever`. Raises: OSError when the port is taken.
 
-    `read`: samples of the ledger, which may raise LedgerError; `local`: samples that are there without it.
+    `read`: samples of the ledger, which may raise LedgerError; `local`: samples that are there without it;
+    `tenants`: who is named, by default the first 100 that are seen.
     """
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry, path=multiprocess_dir)
-    registry.register(SampleCollector(read, local))
+    registry, tenants = CollectorRegistry(), tenants or Tenants(_TENANTS)
+    registry.register(Capped(MultiProcessCollector(None, path=multiprocess_dir).collect, tenants))
+    registry.register(Capped(SampleCollector(read, local).collect, tenants))
     return _server(host, port, registry, multiprocess_dir, targets)
 
 
@@ -119,7 +122,7 @@ def serve_pod(host: str, port: int, multiprocess_dir: str, collect: Callable[[],
         yield from families.values()
 
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, path=multiprocess_dir)
+    registry.register(Capped(MultiProcessCollector(None, path=multiprocess_dir).collect, Tenants(_TENANTS)))
     registry.register(_Collected(own))
     registry.register(_Collected(collect))
     return _server(host, port, registry, multiprocess_dir, tuple)

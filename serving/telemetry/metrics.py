@@ -48,7 +48,8 @@ class Label:
 _UNITS = {"_seconds": "seconds", "_nanousd": "nano-USD", "_usd": "USD", "_bytes": "bytes", "_ratio": "ratio"}
 LABELS = {
     "model": Label("Model of the fleet file; empty where none was found or none is concerned.", "models + 1"),
-    "tenant": Label("Tenant of the key; empty where no key was good or no one is charged.", "tenants + 1"),
+    "tenant": Label("Tenant of the key; empty where no key was good or no one is charged.",
+                    "metrics.max_tenants (100) + 2: those who come later are other"),
     "endpoint": Label("Endpoint of the API, such as chat_completions.", "endpoints of the API, about 20"),
     "code": Label("Status; 499: the caller left.", "about 20"),
     "to": Label("Model that was asked instead.", "models"),
