@@ -286,6 +286,46 @@ class UnsupportedArchitecture(WeightsError):
     cause = "architecture"
 
 
+class ClusterError(FlotillaError):
+    """A Kubernetes cluster did not do what it was asked for."""
+
+
+class WrongContext(ConfigError):
+    """No cluster is configured, or not the one that was named."""
+
+
+class ClusterUnreachable(ClusterError):
+    """The API server does not answer."""
+
+    def __init__(self, context: str, why: object) -> None:
+        super().__init__(f"{context}: the API server cannot be reached: {why}. Is the cluster up, and is this the "
+                         "right context? Choose another with --context")
+
+
+class NotAllowed(ClusterError):
+    """Whoever asks may not do that in the cluster, or is not known there."""
+
+
+class NotServed(ClusterError):
+    """The API server knows no such kind of object: what brings it is not installed, or only half."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the cluster does not serve {what}: its definition (CRD) is not installed there; "
+                         "`flotilla doctor` says what is missing")
+
+
+class AlreadyThere(ClusterError):
+    """An object of that name exists already."""
+
+
+class ChangedMeanwhile(ClusterError):
+    """Someone else changed the object, or owns the field."""
+
+
+class TooOld(ClusterError):
+    """The API server has forgotten the version that was asked for."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like `name`, or None when none is near enough to suggest."""
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

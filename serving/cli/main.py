@@ -9,6 +9,7 @@ from serving.cli import (
     adapters,
     bench,
     checkpoints,
+    cluster,
     costs,
     fleet,
     keys,
@@ -47,6 +48,7 @@ app.command(rich_help_panel=_FILES)(observe.dashboards)
 app.add_typer(prices.app, name="prices", rich_help_panel=_FILES)
 app.add_typer(adapters.app, name="adapters", rich_help_panel=_FILES)
 app.add_typer(render.app, name="render", rich_help_panel=_CLUSTER)
+app.command(rich_help_panel=_CLUSTER)(cluster.doctor)
 app.add_typer(checkpoints.app, name="checkpoint", rich_help_panel=_FILES)
 app.add_typer(keys.app, name="keys", rich_help_panel=_WHO)
 app.add_typer(tenants.app, name="tenants", rich_help_panel=_WHO)

@@ -1,0 +1,104 @@
+"""What a cluster has, read once, for checks that are pure.
+
+What may not be read, or is not served, stays unknown and says why: a doctor who may not look is no reason to fall ill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from serving.errors import ClusterError, ClusterUnreachable, NotServed
+from serving.kubernetes import kinds
+from serving.kubernetes.cluster import Cluster, Doc
+from serving.kubernetes.kinds import Kind
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Objects of one kind, or why they are not known. `served`: whether the cluster knows the kind at all."""
+
+    docs: tuple[Doc, ...] = ()
+    unknown: str = ""
+    served: bool = True
+
+    def named(self, name: str) -> Doc | None:
+        """The object of a name, or None."""
+        return next((d for d in self.docs if d["metadata"]["name"] == name), None)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was seen. `forbidden`: what would be needed and is not allowed, as `create deployments.apps`. `secrets`:
+    keys by the name of each secret that was asked for; None where there is no such secret."""
+
+    version: tuple[int, int]
+    namespace: str
+    namespaces: Seen = Seen()
+    nodes: Seen = Seen()
+    pods: Seen = Seen()
+    definitions: Seen = Seen()
+    operators: Seen = Seen()
+    storage_classes: Seen = Seen()
+    prometheuses: Seen = Seen()
+    gateway_classes: Seen = Seen()
+    quotas: Seen = Seen()
+    dns: Seen = Seen()
+    secrets: dict[str, tuple[str, ...] | None] = field(default_factory=dict)
+    unknown_secrets: str = ""
+    forbidden: tuple[str, ...] = ()
+
+
+def gather(cluster: Cluster, docs: Iterable[Doc], secrets: Iterable[str]) -> Facts:
+    """Look at a cluster. `docs`: what is going to be made there; `secrets`: names of secrets that must be there.
+
+    Raises: ClusterUnreachable, or NotAllowed when the cluster does not even say its version.
+    """
+    def seen(kind: Kind, namespace: str | None = None, labels: str = "") -> Seen:
+        return _seen(lambda: cluster.items(kind, namespace, labels))
+
+    found, unknown_secrets = {}, ""
+    for name in sorted(set(secrets)):
+        try:
+            secret = cluster.get(kinds.SECRETS, name)
+        except ClusterUnreachable:
+            raise
+        except ClusterError as error:
+            unknown_secrets = str(error)
+            break
+        found[name] = None if secret is None else tuple(secret.get("data") or {})
+    return Facts(
+        version=cluster.version(), namespace=cluster.namespace,
+        namespaces=_seen(lambda: [n for n in [cluster.get(kinds.NAMESPACES, cluster.namespace)] if n]),
+        nodes=seen(kinds.NODES), pods=seen(kinds.PODS, ""), definitions=seen(kinds.DEFINITIONS),
+        operators=seen(kinds.DEPLOYMENTS, "", "app.kubernetes.io/name=kuberay-operator"),
+        storage_classes=seen(kinds.STORAGE_CLASSES), prometheuses=seen(kinds.PROMETHEUSES, ""),
+        gateway_classes=seen(kinds.GATEWAY_CLASSES), quotas=seen(kinds.QUOTAS),
+        dns=seen(kinds.ENDPOINT_SLICES, "kube-system", "k8s-app=kube-dns"),
+        secrets=found, unknown_secrets=unknown_secrets, forbidden=tuple(_forbidden(cluster, docs)))
+
+
+def _seen(read: Callable[[], list[Doc]]) -> Seen:
+    try:
+        return Seen(tuple(read()))
+    except ClusterUnreachable:
+        raise
+    except NotServed as error:
+        return Seen(unknown=str(error), served=False)
+    except ClusterError as error:
+        return Seen(unknown=str(error))
+
+
+def _forbidden(cluster: Cluster, docs: Iterable[Doc]) -> Iterable[str]:
+    wanted: dict[tuple[str, str], Kind] = {}
+    for doc in docs:
+        try:
+            kind = cluster.kind_of(doc)
+        except NotServed:
+            continue  # the check of definitions says so
+        wanted[kind.api, kind.plural] = kind
+    wanted[kinds.SECRETS.api, kinds.SECRETS.plural] = kinds.SECRETS  # Helm keeps its releases there
+    for kind in wanted.values():
+        for verb in ("create", "patch"):
+            if not cluster.may(verb, kind):
+                yield f"{verb} {kind.plural}{f'.{kind.group}' if kind.group else ''}"
