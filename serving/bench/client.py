@@ -22,6 +22,7 @@ from serving.errors import FlotillaError
 _EVENT = b"\ndata: "
 _SAYS = re.compile(rb'"(?:content|reasoning_content|reasoning|text)": ?"[^"]')  # a chunk with text, not the role's
 _USAGE = b'"usage":'
+_FRAMING = re.compile(rb"\r\n[0-9a-fA-F]{1,8}\r\n")  # between two chunks of a body, wherever a server cuts
 _TAIL = 8192  # of a stream's bytes, kept for the usage
 
 
@@ -71,7 +72,10 @@ class Seen:
     @classmethod
     def from_json(cls, text: str) -> Seen:
         """What the client printed. Raises: BadLoad when the run is not valid."""
-        seen = cls(**json.loads(text))
+        try:
+            seen = cls(**json.loads(text))
+        except ValueError as error:
+            raise BadLoad(f"what the client printed is not whole ({len(text)} characters): {error}") from error
         if seen.error:
             raise BadLoad(seen.error)
         return seen
@@ -86,6 +90,7 @@ def encode(load: Load) -> list[bytes]:
 
 def usage(tail: bytes) -> dict[str, Any]:
     """The last usage object in an answer's last bytes, or {}."""
+    tail = _FRAMING.sub(b"", tail)
     at = tail.rfind(_USAGE)
     while at >= 0:
         try:

@@ -143,6 +143,7 @@ async def test_scripts_are_worked_through_in_order() -> None:
     (b'{"usage":{"completion_tokens":3}}', 3),
     (b'data: {"usage": {"completion_tokens": 3}}\n\ndata: {"usage":null}\n\n', 3),
     (b'{"usage":{"completion_tokens":1}} {"usage":{"completion_tokens":2}}', 2),
+    (b'data: {"usage": {"prompt\r\n3A\r\n_tokens": 1, "completion_tokens": 3}}\n\n\r\n0\r\n\r\n', 3),
     (b'{"content":"\\"usage\\":{"}', None),
     (b"", None),
 ])
@@ -156,3 +157,5 @@ def test_a_load_travels_as_text_and_an_error_comes_back_as_one() -> None:
     assert Seen.from_json(json.dumps(asdict(Seen(wall_s=1.0)))).wall_s == 1.0
     with pytest.raises(BadLoad, match="status 500"):
         Seen.from_json(json.dumps(asdict(Seen(error="status 500: no"))))
+    with pytest.raises(BadLoad, match="not whole"):
+        Seen.from_json(json.dumps(asdict(Seen(wall_s=1.0)))[:-9])
