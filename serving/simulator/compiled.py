@@ -1,7 +1,7 @@
 """Compiled functions and where their machine code is kept between runs.
 
 Compiling takes tens of seconds, so the code is kept, under a hash of all the sources it is made of: numba itself
-notices only changes of the file that a function stands in, not of those that it calls. FLOTILLA_SIMULATOR=plain leaves
+notices only changes of the file that a function stands in, not of those that it calls. SIMULATOR_LOOPS=plain leaves
 the functions as they are written: for a few hundred requests that is faster than compiling, and can be stepped through.
 """
 
@@ -19,7 +19,7 @@ from numba.core import config
 from serving.fleet import stepmodel
 
 _SOURCES = ("compiled", "engine", "events", "pool", "state")
-PLAIN = os.environ.get("FLOTILLA_SIMULATOR") == "plain"
+PLAIN = os.environ.get("SIMULATOR_LOOPS") == "plain"
 F = TypeVar("F", bound=Callable)
 
 

@@ -20,7 +20,7 @@ def simulate(folder: Path, *more: str, fixed_s: float = 0.012) -> subprocess.Com
     profiles.write_text(PROFILE % fixed_s)
     command = [sys.executable, "-m", "serving", "simulate", str(FLEET), "--trace", str(trace), "--profiles",
                str(profiles), *more]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"FLOTILLA_SIMULATOR": "plain"})
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"SIMULATOR_LOOPS": "plain"})
 
 
 def test_what_a_policy_would_have_done_adds_up(tmp_path: Path) -> None:

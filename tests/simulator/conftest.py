@@ -1,7 +1,7 @@
-"""Small runs are faster as they are written than compiled; FLOTILLA_SIMULATOR=compiled runs the same tests compiled."""
+"""Small runs are faster as they are written than compiled; SIMULATOR_LOOPS=compiled runs the same tests compiled."""
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault("FLOTILLA_SIMULATOR", "plain")
+os.environ.setdefault("SIMULATOR_LOOPS", "plain")
