@@ -23,8 +23,9 @@ def test_fifty_streams_at_once_are_measured_as_they_were_served(start_fake, tmp_
     fake = start_fake("--ttft-s", str(TTFT_MS / 1e3), "--itl-s", str(ITL_MS / 1e3))
     tokens = {"kind": "constant", "value": 25}
     models = {"a": {"users": [CHAT | {"output_tokens": tokens}]}}
-    closed = {"process": "closed", "users": 50}
-    code, said = run(write_scenario(tmp_path, models=models, arrivals=closed, duration_s=4.0), fake.url, tmp_path)
+    # evenly spread: fifty users who begin together stay together, and then each burst of fifty is what takes the time
+    steady = {"process": "constant", "rate_per_s": 52 / ((TTFT_MS + 24 * ITL_MS) / 1e3)}
+    code, said = run(write_scenario(tmp_path, models=models, arrivals=steady, duration_s=4.0), fake.url, tmp_path)
     assert code in (0, 3), said
     found = [record for record in read_records(tmp_path / "records.jsonl") if record.ok]
     middle = [record for record in found if record.sent > 1.0]
