@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from serving import adapters, checkpoints
-from serving.errors import AdapterRefused, nearest
+from serving.errors import AdapterRefused, did_you_mean
 from serving.fleet.adapters import Adapter
 from serving.fleet.catalogue import Fleet, ModelSpec
 from serving.fleet.specs import Name
@@ -110,5 +110,4 @@ def _checked(model: str, spec: ModelSpec, wanted: Wanted, checkpoints_dir: Path)
 
 
 def _hint(name: str, known: Collection[str], what: str) -> str:
-    near = nearest(name, known)
-    return f"did you mean {near!r}?" if near else f"{what}: {', '.join(sorted(known)) or 'none'}"
+    return did_you_mean(name, sorted(known), what)

@@ -330,3 +330,10 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like `name`, or None when none is near enough to suggest."""
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return found[0] if found else None
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    """How a message about an unknown name ends: with the nearest one, or after `otherwise` with all there are."""
+    there = list(known)
+    near = nearest(name, there)
+    return f"did you mean {near!r}?" if near else f"{otherwise}: {', '.join(there) or 'none'}"

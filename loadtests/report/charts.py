@@ -152,6 +152,13 @@ class Frame:
         )
         return f'<line class="{kind}" x1="{left:.1f}" x2="{left:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>{said}'
 
+    def uprights(self, top: float) -> str:
+        """A grid line at every x tick, from `top` pixels down to the axis, for charts whose rows have no y values."""
+        return "".join(
+            f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top:g}" y2="{self.height - self.bottom}"/>'
+            for x, _ in (self.point(tick, 0) for tick in self.x.ticks)
+        )
+
     def svg(self, body: str, title: str, said: str, key: str) -> str:
         return svg(self.width, self.height, body, title, said, key)
 

@@ -144,12 +144,7 @@ def pairs(rows: Sequence[Pair], label: str, text: Callable[[float], str], width:
     height = top + step * len(told) + bottom
     axis = log_axis(min(values) * 0.95, max(values) * 1.05)
     frame = Frame(width, height, axis, Axis(0, 1, ()), left=10, bottom=bottom)
-    body = "".join(
-        f'<line class="grid" x1="{frame.point(tick, 0)[0]:.1f}" x2="{frame.point(tick, 0)[0]:.1f}" y1="{top}" '
-        f'y2="{height - bottom}"/>'
-        for tick in axis.ticks
-    )
-    body += frame.grid("", f"{label} (log)", plain, plain)
+    body = frame.uprights(top) + frame.grid("", f"{label} (log)", plain, plain)
     for number, (index, row) in enumerate(told):
         assert row.alone is not None and row.mix is not None
         y = top + step * number + 26

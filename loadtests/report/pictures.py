@@ -74,12 +74,7 @@ def percentiles(rows: Sequence[Spread], label: str, width: int, key: str) -> str
     height = top + step * len(told) + bottom
     axis = log_axis(max(min(values), 1e-3), max(max(values), 2e-3))
     frame = Frame(width, height, axis, Axis(0, 1, ()), left=10, bottom=bottom)
-    body = "".join(
-        f'<line class="grid" x1="{frame.point(tick, 0)[0]:.1f}" x2="{frame.point(tick, 0)[0]:.1f}" y1="{top}" '
-        f'y2="{height - bottom}"/>'
-        for tick in axis.ticks
-    )
-    body += frame.grid("", f"{label}, ms (log)", plain, plain)
+    body = frame.uprights(top) + frame.grid("", f"{label}, ms (log)", plain, plain)
     for number, (index, row) in enumerate(told):
         y = top + step * number + 28
         body += f'<text class="name" x="{frame.left}" y="{y - 14}">{escape(cut(row.name, width * 0.6))}</text>'

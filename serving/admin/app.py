@@ -65,13 +65,9 @@ def application(ledger: Ledger, keyring: Keyring, pepper: bytes, names: Callable
         there = names()
         for name in asked or ():
             if name not in there:
-                near = errors.nearest(name, there)
-                raise ConfigError(f"models: {name!r} is not known; "
-                                  + (f"did you mean {near!r}?" if near else f"known: {', '.join(sorted(there))}"))
+                raise ConfigError(f"models: {name!r} is not known; {errors.did_you_mean(name, sorted(there), 'known')}")
         if tenant is not None and tenant not in (found := tenants.all_tenants(ledger)):
-            near = errors.nearest(tenant, found)
-            raise ConfigError(f"there is no tenant {tenant!r}; "
-                              + (f"did you mean {near!r}?" if near else f"tenants: {', '.join(found) or 'none'}"))
+            raise ConfigError(f"there is no tenant {tenant!r}; {errors.did_you_mean(tenant, found, 'tenants')}")
 
     @app.get("/admin/v1/keys", responses=_REFUSED)
     def list_keys(who: Actor, tenant: str | None = None) -> models.Keys:

@@ -23,7 +23,7 @@ from typing import Any
 from serving.bench.children import free_port
 from serving.bench.figures import percentile
 from serving.bench.gateway import Say, machine
-from serving.errors import ConfigError, StartFailed, nearest
+from serving.errors import ConfigError, StartFailed, did_you_mean
 from serving.fleet.demand import Ask, Estimator, ModelFacts
 from serving.fleet.limits import Limit, LimitsSpec
 from serving.fleet.records import Tokens
@@ -77,9 +77,7 @@ def chosen(names: Sequence[str]) -> tuple[str, ...]:
     """These stores, or all. Raises: ConfigError."""
     for name in names:
         if name not in STORES:
-            near = nearest(name, STORES)
-            raise ConfigError(f"there is no store {name!r}; "
-                              + (f"did you mean {near!r}?" if near else f"there are: {', '.join(STORES)}"))
+            raise ConfigError(f"there is no store {name!r}; {did_you_mean(name, STORES, 'there are')}")
     return tuple(s for s in STORES if not names or s in names)
 
 

@@ -21,7 +21,7 @@ from serving import checkpoints
 from serving.bench.arms import ENGINE_ENV
 from serving.bench.children import clean_environment
 from serving.bench.gateway import Say, machine
-from serving.errors import ConfigError, nearest
+from serving.errors import ConfigError, did_you_mean
 from serving.fleet.models import entries, hubconfig
 from serving.fleet.models.cache import blocks
 from serving.fleet.models.entries import Entry
@@ -83,9 +83,7 @@ def chosen(names: Sequence[str]) -> tuple[Case, ...]:
     known = [case.entry for case in CASES]
     for name in names:
         if name not in known:
-            near = nearest(name, known)
-            raise ConfigError(f"no layout of {name!r} is measured; "
-                              + (f"did you mean {near!r}?" if near else f"there are: {', '.join(known)}"))
+            raise ConfigError(f"no layout of {name!r} is measured; {did_you_mean(name, known, 'there are')}")
     return tuple(case for case in CASES if not names or case.entry in names)
 
 

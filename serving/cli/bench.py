@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json as json_module
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,11 +43,7 @@ def gateway_(
     plan = gateway.Plan(tuple(arms.chosen(names)), levels, rounds, own.state_dir, peers)
     with progress(json) as say:
         report = gateway.measure(plan, say)
-    _written(own.reports_dir / "bench-gateway.json", report)
-    if json:
-        as_json(report)
-    else:
-        show_gateway(report)
+    _told("gateway", report, json, show_gateway)
 
 
 @app.command("relay")
@@ -70,11 +66,7 @@ def relay_(
     plan = relay.RelayPlan(tuple(names), rounds, requests, memory, own.state_dir, peers)
     with progress(json) as say:
         report = relay.measure(plan, say)
-    _written(own.reports_dir / "bench-relay.json", report)
-    if json:
-        as_json(report)
-    else:
-        show_relay(report)
+    _told("relay", report, json, show_relay)
 
 
 def show_relay(report: dict[str, Any]) -> None:
@@ -113,11 +105,7 @@ def observing_(
     names = tuple(n for n in observing.ARMS if not arm or n in arm or n == observing.PLAIN)
     with progress(json) as say:
         report = observing.measure(observing.ObservingPlan(names, rounds, requests, own.state_dir), say)
-    _written(own.reports_dir / "bench-observing.json", report)
-    if json:
-        as_json(report)
-    else:
-        show_observing(report)
+    _told("observing", report, json, show_observing)
 
 
 def show_observing(report: dict[str, Any]) -> None:
@@ -148,11 +136,7 @@ def metering_(
     own = settings()
     with progress(json) as say:
         report = metering.measure(metering.MeteringPlan(rounds, running, own.state_dir), say)
-    _written(own.reports_dir / "bench-metering.json", report)
-    if json:
-        as_json(report)
-    else:
-        show_metering(report)
+    _told("metering", report, json, show_metering)
 
 
 def show_metering(report: dict[str, Any]) -> None:
@@ -210,13 +194,14 @@ def routing_(
     plan = routing.RoutingPlan(routing.chosen(policy or []), rounds, seed, own.state_dir)
     with progress(json) as say:
         report = routing.measure(plan, say)
-    _written(own.reports_dir / "bench-routing.json", report)
-    if json:
-        as_json(report)
-    else:
-        table(["routing", "cache\nhits>", "cached, by\nusage>", "TTFT\np50 ms>", "at the busier\nreplica>"],
-              [(r["policy"], f"{r['hit_rate']:.1%}", f"{r['cached_share']:.1%}", f"{r['ttft_p50_ms']:.1f}",
-                f"{r['busiest_share']:.1%}") for r in report["policies"]])
+    _told("routing", report, json, show_routing)
+
+
+def show_routing(report: dict[str, Any]) -> None:
+    """The report as a table."""
+    table(["routing", "cache\nhits>", "cached, by\nusage>", "TTFT\np50 ms>", "at the busier\nreplica>"],
+          [(r["policy"], f"{r['hit_rate']:.1%}", f"{r['cached_share']:.1%}", f"{r['ttft_p50_ms']:.1f}",
+            f"{r['busiest_share']:.1%}") for r in report["policies"]])
 
 
 @app.command("admission")
@@ -236,11 +221,7 @@ def admission_(
     plan = admission.AdmissionPlan(admission.chosen(store or []), requests, rounds=rounds, redis=own.quota_url)
     with progress(json) as say:
         report = admission.measure(plan, say)
-    _written(own.reports_dir / "bench-admission.json", report)
-    if json:
-        as_json(report)
-    else:
-        show_admission(report)
+    _told("admission", report, json, show_admission)
 
 
 def show_admission(report: dict[str, Any]) -> None:
@@ -273,11 +254,7 @@ def fairness_(
     plan = fairness.FairnessPlan(own.state_dir, rate, times, duration, rounds, seats)
     with progress(json) as say:
         report = fairness.measure(plan, say)
-    _written(own.reports_dir / "bench-fairness.json", report)
-    if json:
-        as_json(report)
-    else:
-        show_fairness(report)
+    _told("fairness", report, json, show_fairness)
     if report["ratio"] > report["target"]:
         raise typer.Exit(1)
 
@@ -308,11 +285,7 @@ def kv_(
     plan = kv.KvPlan(kv.chosen(model or []), catalogue)
     with progress(json) as say:
         report = kv.measure(plan, say)
-    _written(settings().reports_dir / "bench-kv.json", report)
-    if json:
-        as_json(report)
-    else:
-        show_kv(report)
+    _told("kv", report, json, show_kv)
     if report["failed"] or any(abs(row["off"]) > report["limit"] for row in report["models"]):
         raise typer.Exit(1)
 
@@ -365,12 +338,18 @@ def _or(value: float | None, form: str) -> str:
     return "–" if value is None else f"{value:{form}}"
 
 
-def _written(path: Path, report: dict[str, Any]) -> None:
+def _told(name: str, report: dict[str, Any], json: bool, show: Callable[[dict[str, Any]], None]) -> None:
+    """Write bench-NAME.json into the folder of reports; then print it, or show its tables."""
+    path = settings().reports_dir / f"bench-{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".part")
     draft.write_text(json_module.dumps(report, indent=1) + "\n")
     draft.replace(path)
     stderr.print(f"written: {path}", highlight=False, soft_wrap=True)
+    if json:
+        as_json(report)
+    else:
+        show(report)
 
 
 @contextlib.contextmanager

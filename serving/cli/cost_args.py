@@ -17,6 +17,7 @@ from serving.costs.explain import POLICIES
 from serving.errors import ConfigError
 from serving.fleet.catalogue import Fleet, load, price_book
 from serving.fleet.prices import PriceBook
+from serving.ledger.asking import FOREVER, UNITS, instant
 from serving.ledger.store import Ledger
 
 Since = Annotated[str | None, typer.Option(help="From when on: 30m, 12h, 7d ago, or a date such as 2026-11-01 (UTC).")]
@@ -24,8 +25,6 @@ Until = Annotated[str | None, typer.Option(help="Until when, not included; like 
 FleetOption = Annotated[Path | None, typer.Option(
     "--fleet", help="Fleet file with comparators and policy; default: the running fleet's, or FLOTILLA_FLEET.",
     show_default=False)]
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-FOREVER = 1e18
 
 
 def moment(text: str | None, option: str, otherwise: float) -> float:
@@ -33,13 +32,12 @@ def moment(text: str | None, option: str, otherwise: float) -> float:
     if text is None:
         return otherwise
     if found := re.fullmatch(r"(\d+)([smhdw])", text):
-        return time.time() - int(found[1]) * _UNITS[found[2]]
+        return time.time() - int(found[1]) * UNITS[found[2]]
     try:
-        at = datetime.fromisoformat(text)
+        return instant(text)
     except ValueError:
         raise ConfigError(f"{option} {text!r}: write how long ago as a number and s, m, h, d or w (12h), or a moment "
                           "in UTC (2026-11-01, 2026-11-01T12:00)") from None
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
 def span(since: str | None, until: str | None) -> tuple[float, float]:

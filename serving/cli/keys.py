@@ -13,12 +13,13 @@ from serving.cli.cost_args import moment
 from serving.cli.fleet import load
 from serving.cli.output import as_json, console, settings, stderr, table
 from serving.cli.run import FleetFile, Json
-from serving.errors import ConfigError, nearest
+from serving.errors import ConfigError, did_you_mean
 from serving.fleet.catalogue import Fleet
 from serving.fleet.limits import LimitsSpec, parsed
 from serving.fleet.tenants import DEFAULT_SCOPES, PRIORITIES, SCOPES, ApiKey, Scope
 from serving.ledger import keys as store
 from serving.ledger import tenants
+from serving.ledger.asking import UNITS
 from serving.ledger.store import Ledger
 
 app = typer.Typer(no_args_is_help=True, help="Make, list, rotate and revoke API keys.")
@@ -27,7 +28,6 @@ Limits = Annotated[list[str] | None, typer.Option(
     "--limit", metavar="NAME=NUMBER", help="What it may use, such as requests_per_minute=60, concurrent_requests=4 or "
     "budget_per_day.hard_usd=5; may be repeated. Names as under limits: in a fleet file.")]
 Which = Annotated[str, typer.Argument(help="The key's id, the characters it begins with, or its name.")]
-_AHEAD = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def actor() -> str:
@@ -49,9 +49,8 @@ def limits(pairs: list[str] | None) -> LimitsSpec:
         first = found()[0]
         name, known = ".".join(map(str, first["loc"])), LimitsSpec.model_fields
         if first["type"] == "extra_forbidden":
-            near = nearest(name, known)
-            raise ConfigError(f"--limit {name}: there is no such limit; "
-                              + (f"did you mean {near!r}?" if near else f"limits: {', '.join(known)}")) from None
+            hint = did_you_mean(name, known, "limits")
+            raise ConfigError(f"--limit {name}: there is no such limit; {hint}") from None
         raise ConfigError(f"--limit {name}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
@@ -62,9 +61,7 @@ def names(listed: str | None, known: dict[str, str], what: str) -> tuple[str, ..
     found = tuple(dict.fromkeys(name.strip() for name in listed.split(",") if name.strip()))
     for name in found:
         if name not in known:
-            near = nearest(name, known)
-            raise ConfigError(f"{what} {name!r} is not known; "
-                              + (f"did you mean {near!r}?" if near else f"known: {', '.join(known)}"))
+            raise ConfigError(f"{what} {name!r} is not known; {did_you_mean(name, known, 'known')}")
     return found
 
 
@@ -72,9 +69,7 @@ def known_tenant(name: str, fleet: Fleet, ledger: Ledger) -> None:
     """Raises: ConfigError when neither the fleet file nor the ledger has this tenant."""
     there = {**fleet.tenants, **tenants.all_tenants(ledger)}
     if name not in there:
-        near = nearest(name, there)
-        hint = f"did you mean {near!r}?" if near else f"tenants: {', '.join(there)}"
-        raise ConfigError(f"the fleet {fleet.name!r} has no tenant {name!r}; {hint}")
+        raise ConfigError(f"the fleet {fleet.name!r} has no tenant {name!r}; {did_you_mean(name, there, 'tenants')}")
 
 
 @app.command()
@@ -108,11 +103,16 @@ def _scopes(asked: tuple[str, ...]) -> tuple[Scope, ...]:
     return tuple(scope for scope in SCOPES if scope in asked)
 
 
+def _seconds(text: str) -> int | None:
+    """Of 30m, 12h or 7d; None of anything else."""
+    return int(text[:-1]) * UNITS[text[-1]] if text[-1:] in UNITS and text[:-1].isdigit() else None
+
+
 def _ends(text: str | None) -> float | None:
     if text is None:
         return None
-    if text[-1:] in _AHEAD and text[:-1].isdigit():
-        return time.time() + int(text[:-1]) * _AHEAD[text[-1]]
+    if (seconds := _seconds(text)) is not None:
+        return time.time() + seconds
     at = moment(text, "--expires", 0.0)
     if at <= time.time():
         raise ConfigError(f"--expires {text!r} is over already")
@@ -168,9 +168,8 @@ def rotate(
 ) -> None:
     """Make a key that is good for the same, print it, and end the old one."""
     own = settings()
-    seconds = 0 if overlap == "0" else int(overlap[:-1]) * _AHEAD[overlap[-1]] if (
-        overlap[-1:] in _AHEAD and overlap[:-1].isdigit()) else -1
-    if seconds < 0:
+    seconds = 0 if overlap == "0" else _seconds(overlap)
+    if seconds is None:
         raise ConfigError(f"--overlap {overlap!r}: write 0, or a number and s, m, h, d or w (12h)")
     text, key = store.rotate(Ledger.open(own.database), which, own.pepper(), time.time(), seconds, actor())
     _print(text, key, json)

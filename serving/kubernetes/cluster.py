@@ -28,7 +28,7 @@ from serving.errors import (
     NotServed,
     TooOld,
     WrongContext,
-    nearest,
+    did_you_mean,
 )
 from serving.kubernetes.kinds import ACCESS_REVIEWS, Kind
 
@@ -58,9 +58,7 @@ def connect(context: str | None = None, namespace: str | None = None) -> Cluster
         raise WrongContext(f"{file} is no usable kubeconfig: {error}") from error
     named = {c["name"]: c for c in contexts}
     if context is not None and context not in named:
-        near = nearest(context, named)
-        hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(sorted(named)) or 'none'}"
-        raise WrongContext(f"{file} has no context {context!r}; {hint}")
+        raise WrongContext(f"{file} has no context {context!r}; {did_you_mean(context, sorted(named), 'there are')}")
     chosen = named[context] if context is not None else active
     try:
         told = _configuration()

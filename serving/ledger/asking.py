@@ -10,19 +10,24 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
-from serving.errors import MalformedRequest, nearest
+from serving.errors import MalformedRequest, did_you_mean
 from serving.ledger.store import Ledger
 from serving.ledger.usage import USAGE_BY, By, usage
 
 FOREVER = 1e18
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _KNOWN = ("by", "since", "until", "tenant", "key", "model")
 
 
 def moment(text: str, now: float) -> float:
     """Unix seconds of `12h` (ago), or of a moment in UTC. Raises: ValueError."""
     if found := re.fullmatch(r"(\d{1,9})([smhdw])", text):
-        return now - int(found[1]) * _UNITS[found[2]]
+        return now - int(found[1]) * UNITS[found[2]]
+    return instant(text)
+
+
+def instant(text: str) -> float:
+    """Unix seconds of a moment in ISO 8601, in UTC unless it says otherwise. Raises: ValueError."""
     at = datetime.fromisoformat(text)
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
@@ -35,9 +40,7 @@ def rows(ledger: Ledger, query: Mapping[str, str], now: float, by: Sequence[By],
     """
     for name in query:
         if name not in allowed:
-            near = nearest(name, allowed)
-            raise MalformedRequest(f"there is no parameter {name!r}; "
-                                   + (f"did you mean {near!r}?" if near else f"there are: {', '.join(allowed)}"))
+            raise MalformedRequest(f"there is no parameter {name!r}; {did_you_mean(name, allowed, 'there are')}")
     wanted = tuple(dict.fromkeys(query["by"].split(","))) if query.get("by") else tuple(by)
     if wrong := [name for name in wanted if name not in USAGE_BY]:
         raise MalformedRequest(f"by={wrong[0]}: usage is by {', '.join(USAGE_BY)}")

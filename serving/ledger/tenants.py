@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from sqlalchemy import insert, select, update
 
-from serving.errors import ConfigError, nearest
+from serving.errors import ConfigError, did_you_mean
 from serving.fleet.specs import TenantSpec
 from serving.ledger import audit, schema
 from serving.ledger.store import Ledger
@@ -63,9 +63,7 @@ def remove(ledger: Ledger, name: str, now: float, actor: str) -> None:
         done = db.execute(update(_TENANTS).where(_TENANTS.c.name == name, there).values(removed_at=now)).rowcount
         if not done:
             names = db.execute(select(_TENANTS.c.name).where(there)).scalars().all()
-            near = nearest(name, names)
-            raise ConfigError(f"there is no tenant {name!r}; "
-                              + (f"did you mean {near!r}?" if near else f"tenants: {', '.join(names) or 'none'}"))
+            raise ConfigError(f"there is no tenant {name!r}; {did_you_mean(name, names, 'tenants')}")
         audit.record(db, now, actor, "tenant.remove", f"tenant:{name}")
 
 

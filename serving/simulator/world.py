@@ -142,12 +142,12 @@ class World:
         self.now = until
 
     def _next_piece(self) -> None:
-        self._piece, dropped = next(self._pieces, (None, 0))
-        self.too_long += dropped
-        while self._piece is not None and not len(self._piece.at):
-            self._piece, dropped = next(self._pieces, (None, 0))
+        self._piece, self._at = None, 0
+        for piece, dropped in self._pieces:
             self.too_long += dropped
-        self._at = 0
+            if len(piece.at):
+                self._piece = piece
+                break
         if self._piece is not None:
             self._numbers = np.arange(self._asked, self._asked + len(self._piece.at))
             self._asked += len(self._piece.at)
