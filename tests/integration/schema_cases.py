@@ -44,19 +44,22 @@ def cases(document: dict[str, Any], count: int, seed: int, url: str, key: str) -
     operations = [result.ok() for result in schema.get_all_operations()]
     left = count
     while left > 0:  # some operations have fewer cases than are asked for
-        for case in _spread(operations, left, seed):
-            yield sent(case, document, url, key)
+        for case, plain in _spread(operations, left, seed):
+            yield sent(case, document, url, key, plain)
             left -= 1
         seed += 1
 
 
-def _spread(operations: list[Any], count: int, seed: int) -> Iterator[Any]:
+def _spread(operations: list[Any], count: int, seed: int) -> Iterator[tuple[Any, bool]]:
+    """Cases, and whether one is the first right one of what the models here do: that is sent plain, and does its work."""
     weights = [_SHARE if any(e in o.path for e in _ENGINES) else 1 for o in operations]
     for operation, weight in zip(operations, weights, strict=True):
+        able = weight == _SHARE
         share = max(3, round(count * weight / sum(weights)))
         modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
         for mode, part in zip(modes, (share - share // 3, share // 3), strict=True):
-            yield from _generated(operation, mode, part, seed)
+            for at, case in enumerate(_generated(operation, mode, part, seed)):
+                yield case, able and mode == GenerationMode.POSITIVE and at == 0
 
 
 def _generated(operation: Any, mode: GenerationMode, count: int, seed: int) -> list[Any]:
@@ -78,35 +81,40 @@ def _generated(operation: Any, mode: GenerationMode, count: int, seed: int) -> l
     return found
 
 
-def sent(case: Any, document: dict[str, Any], url: str, key: str) -> Made:
+def sent(case: Any, document: dict[str, Any], url: str, key: str, plain: bool = False) -> Made:
     """The case as it goes out: with a good key and a model that is there, mostly; asking for few tokens and answers.
 
     Of every second right body only the required members and a few others stay: with all of them at once, some value
-    that the engine refuses always stands before those it would have to work with.
+    that the engine refuses always stands before those it would have to work with. A `plain` one has nothing else, and
+    its key and model are good.
     """
     chance = random.Random(repr((case.path, case.body)))
     if isinstance(case.body, dict):
-        case.body = _body(case, document, chance)
+        case.body = _body(case, document, chance, plain)
     arguments = case.as_transport_kwargs(base_url=url)
     headers = {k: v for k, v in arguments["headers"].items() if not k.lower().startswith("x-schemathesis")}
-    if chance.randrange(_STRANGE):
+    if plain:
+        headers = {k: v for k, v in headers.items() if k.lower() == "content-type"}
+    if plain or chance.randrange(_STRANGE):
         headers = {k: v for k, v in headers.items() if k.lower() not in ("authorization", "x-api-key")}
         headers["Authorization"] = f"Bearer {key}"
     arguments["headers"] = headers
     return Made(case.method.upper(), case.operation.path, arguments, _deadline(headers))
 
 
-def _body(case: Any, document: dict[str, Any], chance: random.Random) -> dict[str, Any]:
+def _body(case: Any, document: dict[str, Any], chance: random.Random, plain: bool) -> dict[str, Any]:
     body: dict[str, Any] = dict(case.body)
-    if chance.random() < 0.5 and case.meta is not None and case.meta.generation.mode == GenerationMode.POSITIVE:
+    right = case.meta is not None and case.meta.generation.mode == GenerationMode.POSITIVE
+    if plain or right and chance.random() < 0.5:
         known = [k for k in body if k in _members(case, document)]
-        kept = {"model", "messages", "input", "prompt", *chance.sample(known, min(4, len(known)))}
+        others = [] if plain else chance.sample(known, min(4, len(known)))
+        kept = {"model", "messages", "input", "prompt", *others}
         body = {k: v for k, v in body.items() if k in kept}
         if "messages" in known:
             body["messages"] = [{"role": "user", "content": str(chance.random())}]
         for name in {"input", "prompt"} & _members(case, document):
             body[name] = str(chance.random())
-    if chance.randrange(_STRANGE) and isinstance(body.get("model"), str):
+    if plain or chance.randrange(_STRANGE) and isinstance(body.get("model"), str):
         body["model"] = chance.choice(("qwen", "llama", "qwen3"))
     for name in _LENGTHS:
         if isinstance(body.get(name), int) and body[name] > _TOKENS:
