@@ -12,7 +12,6 @@ import contextlib
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from serving.bench.book import BookProcess
 from serving.bench.children import free_port
 from serving.bench.figures import percentile
 from serving.bench.gateway import Say, machine
@@ -158,11 +158,7 @@ async def _store(name: str, folder: Path, redis: str) -> AsyncIterator[Store]:
         store: Store
         if name == "fleet":
             path = folder / "book.sock"
-            child = subprocess.Popen([sys.executable, "-m", "serving.bench.book", str(path)], stdout=subprocess.PIPE)
-            ends.callback(_end, child)
-            assert child.stdout is not None
-            if not child.stdout.readline().startswith(b"ready"):
-                raise StartFailed("the book did not start")
+            ends.callback(BookProcess(path).stop)
             store = BookClient(path)
         else:
             store = RedisStore(redis or _redis(folder, ends), f"bench-{time.monotonic_ns()}")

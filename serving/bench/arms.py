@@ -35,6 +35,8 @@ ENGINE_ENV = {
     "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+_LIMITS = {  # so wide that nothing meets them, but they are counted
+    "requests_per_minute": 10**9, "completion_tokens_per_minute": 10**9, "budget_per_day": {"hard_usd": 1_000_000}}
 _PROBE = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
 
 
@@ -122,7 +124,7 @@ def fleet_file(checkpoint: Path, model: Mapping[str, Any] | None = None,
                        "env": {k: ENGINE_ENV[k] for k in ("OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND")}},
             **(model or {}),
         }},
-        "tenants": {"bench": {}},
+        "tenants": {"bench": {"limits": _LIMITS}},
         "gateway": dict(gateway or {}),
         **(sections or {}),
     })

@@ -20,6 +20,7 @@ from typing import Any
 
 from serving.bench import arms
 from serving.bench.arms import MODEL, PATH, Place
+from serving.bench.book import BookProcess
 from serving.bench.children import Child, Launch, apply, clean_environment, free_port, spent
 from serving.bench.client import Load
 from serving.bench.gateway import Say, keep_logs, machine
@@ -46,10 +47,24 @@ class RelayPlan:
 
 @dataclass(frozen=True)
 class Fake:
-    """Where the fake engine listens."""
+    """Where the fake engine listens, and the socket of the store that limits are counted in."""
 
     address: str
     carrier: str
+    book: Path
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The processes beside the server under test."""
+
+    engine: Child
+    book: BookProcess
+
+    def stop(self) -> None:
+        """End them."""
+        self.engine.stop()
+        self.book.stop()
 
 
 Starter = Callable[[Place, Fake], Launch]
@@ -66,11 +81,10 @@ def _gateway(place: Place, fake: Fake, carrier: bool, sections: dict[str, Any] |
     launch = arms.flotilla(place, arms.fleet_file(Path("nowhere"), seats, {"port": place.port}, sections))
     metrics = place.folder / "metrics"
     metrics.mkdir(parents=True, exist_ok=True)
-    command = [*_PYTHON, "serving.bench.relay_gateway", "fleet.yaml", fake.address, *([fake.carrier] * carrier)]
+    command = [*_PYTHON, "serving.bench.relay_gateway", "fleet.yaml", str(fake.book), fake.address,
+               *([fake.carrier] * carrier)]
     env = {**launch.env, "PROMETHEUS_MULTIPROC_DIR": str(metrics), "FLOTILLA_STATE_DIR": str(place.folder / "state")}
     return replace(launch, command=tuple(command), env=env, stop_s=10.0)
-
-
 
 
 def _plain(place: Place, fake: Fake) -> Launch:
@@ -80,7 +94,7 @@ def _plain(place: Place, fake: Fake) -> Launch:
 
 
 STARTERS: dict[str, tuple[str, Starter]] = {
-    "flotilla": ("the gateway: keys, records, metrics, cost; carrier to the replica",
+    "flotilla": ("the gateway: keys, limits, records, metrics, cost, access log; carrier to the replica",
                  lambda place, fake: _gateway(place, fake, True)),
     "flotilla-http": ("the same with HTTP to the replica", lambda place, fake: _gateway(place, fake, False)),
     "plain-relay": ("uvicorn and aiohttp, nothing else", _plain),
@@ -102,7 +116,7 @@ def measure(plan: RelayPlan, say: Say) -> dict[str, Any]:
     ours, theirs = _cores()
     rows, failed = [], []
     try:
-        fake, engine = _fake(folder, theirs)
+        fake, beside = _fake(folder, theirs)
         try:
             for number, name in enumerate(plan.names):
                 say(f"{name}: start")
@@ -112,7 +126,7 @@ def measure(plan: RelayPlan, say: Say) -> dict[str, Any]:
                 except (FlotillaError, OSError) as error:
                     failed.append({"name": name, "reason": str(error)})
         finally:
-            engine.stop()
+            beside.stop()
     finally:
         keep_logs(folder, plan.state_dir)
         shutil.rmtree(folder, ignore_errors=True)
@@ -127,17 +141,18 @@ def _cores() -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (mine[0],), tuple(mine[1:]) or (mine[0],)
 
 
-def _fake(folder: Path, cores: tuple[int, ...]) -> tuple[Fake, Child]:
-    http, carrier = free_port(), free_port()
+def _fake(folder: Path, cores: tuple[int, ...]) -> tuple[Fake, Beside]:
+    http, carrier, book = free_port(), free_port(), folder / "book.sock"
     launch = Launch((*_PYTHON, "serving.bench.fake_upstream", str(http), str(carrier)), clean_environment(),
                     folder / "fake", f"http://127.0.0.1:{http}", PATH, {}, arms.probe(), start_s=20.0, cores=cores)
     child = Child("fake-engine", launch)
     try:
         child.wait_ready()
+        counters = BookProcess(book, cores)
     except BaseException:
         child.stop()
         raise
-    return Fake(f"127.0.0.1:{http}", f"127.0.0.1:{carrier}"), child
+    return Fake(f"127.0.0.1:{http}", f"127.0.0.1:{carrier}", book), Beside(child, counters)
 
 
 def _arm(name: str, place: Place, fake: Fake, plan: RelayPlan, cores: tuple[tuple[int, ...], tuple[int, ...]],

@@ -1,7 +1,8 @@
-"""The gateway with everything on before a fake replica: keys and records in a real ledger, metrics, costs.
+"""The gateway with everything on before a fake replica: keys and records in a real ledger, limits, metrics, costs.
 
-Run as `python -m serving.bench.relay_gateway FLEET_FILE HTTP_ADDRESS [CARRIER_ADDRESS]` with FLOTILLA_STATE_DIR set and
-PROMETHEUS_MULTIPROC_DIR pointing to an empty folder. Composed as `serving.app.GatewayReplica` composes it, without Ray.
+Run as `python -m serving.bench.relay_gateway FLEET_FILE BOOK HTTP_ADDRESS [CARRIER_ADDRESS]` (BOOK: the socket of the
+store that limits are counted in) with FLOTILLA_STATE_DIR set and PROMETHEUS_MULTIPROC_DIR pointing to an empty folder.
+Composed as `serving.app.GatewayReplica` composes it, without Ray.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from serving.app import open_desk
 from serving.fleet import catalogue
 from serving.fleet.balance import Replica
+from serving.fleet.roster import Roster
 from serving.gateway.app import Gateway, Ports
 from serving.gateway.ports import ModelState
 from serving.gateway.server import GatewayServer, listen
@@ -53,16 +56,17 @@ class OneReplica:
         return True
 
 
-async def main(fleet_file: str, address: str, carrier: str = "") -> None:
+async def main(fleet_file: str, book: str, address: str, carrier: str = "") -> None:
     """Serve until SIGINT or SIGTERM."""
     settings, fleet = Settings.read(os.environ), catalogue.load(Path(fleet_file), ())
     ledger = Ledger.open(settings.database)
     records = LedgerRecords(ledger, own_spool(settings.spool_dir, "gateway", fleet.ledger.spool_bytes))
-    ports = Ports(LedgerKeyring(ledger, settings.pepper()), OneReplica(address, carrier), records,
+    roster = Roster(fleet.tenants)
+    ports = Ports(LedgerKeyring(ledger, settings.pepper(), roster=roster), OneReplica(address, carrier), records,
                   PrometheusMeter({name: model.slo for name, model in fleet.models.items()}),
-                  tracer=traces.tracer(fleet.traces, fleet.name),
+                  quotas=open_desk(fleet, book, ledger, roster), tracer=traces.tracer(fleet.traces, fleet.name),
                   access=AccessLog(fleet.logs, settings.state_dir / "logs", 0) if fleet.logs.access else None)
-    server = GatewayServer(Gateway(fleet, ports, settings.gateway_secret()), fleet.gateway,
+    server = GatewayServer(Gateway(fleet, ports, settings.gateway_secret(), roster), fleet.gateway,
                            listen(fleet.gateway.host, fleet.gateway.port))
     asked, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -29,6 +29,7 @@ from serving.errors import (
 )
 from serving.fleet.balance import key_of
 from serving.fleet.catalogue import Fleet
+from serving.fleet.demand import Ask
 from serving.fleet.money import nanousd
 from serving.fleet.records import Outcome
 from serving.fleet.roster import Roster
@@ -266,16 +267,24 @@ class Gateway:
             # any of its variants may have made that response
             target = replace(target, chain=tuple(dict.fromkeys((*target.chain, *variants))))
         body = await self._adapting.apply(endpoint, body, target.preset)
-        ask = body.ask(endpoint.name)
-        granted = await self._ports.quotas.admit(exchange.request_id, who, target.model, ask)
         sent, more = self._upstream_headers(headers, kind, exchange), {}
-        if granted is not None:
-            exchange.limited, exchange.told = True, granted.headers
-            if granted.completion is not None and (ask.completion is None or ask.completion > granted.completion):
-                more = requests.most_tokens(endpoint.name, granted.completion)
-            if granted.nanousd is not None:
-                sent.append((b"x-flotilla-budget-nanousd", b"%d" % granted.nanousd))
+        if self._ports.quotas.concerns(who, target.model):
+            more = await self._reserve(endpoint, body.ask(endpoint.name), target.model, sent, exchange)
         return self._to_send(endpoint, body, target, sent, more, exchange, conversation), target
+
+    async def _reserve(self, endpoint: Endpoint, ask: Ask, model: str, sent: list[tuple[bytes, bytes]],
+                       exchange: Exchange) -> dict[str, Any]:
+        """What the request may use is reserved: gives the members, and adds the headers, that keep the engine to it."""
+        assert exchange.principal is not None
+        granted = await self._ports.quotas.admit(exchange.request_id, exchange.principal, model, ask)
+        if granted is None:
+            return {}
+        exchange.limited, exchange.told = True, granted.headers
+        if granted.nanousd is not None:
+            sent.append((b"x-flotilla-budget-nanousd", b"%d" % granted.nanousd))
+        if granted.completion is not None and (ask.completion is None or ask.completion > granted.completion):
+            return requests.most_tokens(endpoint.name, granted.completion)
+        return {}
 
     def _to_send(self, endpoint: Endpoint, body: Body, target: Target, sent: list[tuple[bytes, bytes]],
                  more: dict[str, Any], exchange: Exchange, conversation: Callable[[], int]) -> Call:

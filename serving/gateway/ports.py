@@ -177,6 +177,10 @@ class Quotas(Protocol):
         """Tell what can be told, and end."""
         ...
 
+    def concerns(self, who: Principal, model: str) -> bool:
+        """Whether anything limits this caller's requests to the model: else there is no need to ask or to settle."""
+        ...
+
     async def admit(self, request_id: str, who: Principal, model: str, ask: Ask) -> Pass | None:
         """Reserve what a request may use. None: nothing limits it, and it needs no settlement.
 
@@ -205,6 +209,10 @@ class NoLimits:
 
     async def close(self) -> None:
         """There is nothing to tell."""
+
+    def concerns(self, who: Principal, model: str) -> bool:
+        """Nothing does."""
+        return False
 
     async def admit(self, request_id: str, who: Principal, model: str, ask: Ask) -> Pass | None:
         """Nothing limits it."""

@@ -116,6 +116,10 @@ class Desk:
             with suppress(StoreAway):
                 await self._store.close()
 
+    def concerns(self, who: Principal, model: str) -> bool:
+        """Whether anything limits this caller's requests to the model."""
+        return bool(self._scoped(who, model))
+
     async def admit(self, request_id: str, who: Principal, model: str, ask: Ask) -> Pass | None:
         """Reserve what the request may use. None: nothing limits it.
 

@@ -29,12 +29,16 @@ class Counted:
     asked: list[Ask] = field(default_factory=list)
     settled: list[Used] = field(default_factory=list)
     open: set[str] = field(default_factory=set)
+    limiting: bool = True
 
     async def start(self) -> None:
         pass
 
     async def close(self) -> None:
         pass
+
+    def concerns(self, who: Principal, model: str) -> bool:
+        return self.limiting
 
     async def admit(self, request_id: str, who: Principal, model: str, ask: Ask) -> Pass | None:
         self.asked.append(ask)
@@ -101,6 +105,15 @@ async def test_a_whole_answer_settles_to_its_usage(limited: QuotaRig, body: dict
         await answer.read()
     await limited.record()
     assert limited.quotas.settled == [Used(Tokens(9, 4, 3), 123_000)]
+
+
+async def test_where_nothing_limits_no_one_is_asked(limited: QuotaRig) -> None:
+    limited.quotas.limiting = False
+    await limited.replica(answers())
+    async with limited.post(CHAT) as answer:
+        await answer.read()
+    await limited.record()
+    assert answer.status == 200 and limited.quotas.asked == limited.quotas.settled == []
 
 
 async def test_a_stream_that_breaks_is_for_the_ledger_to_know(limited: QuotaRig) -> None:

@@ -51,7 +51,7 @@ def cases(document: dict[str, Any], count: int, seed: int, url: str, key: str) -
 
 
 def _spread(operations: list[Any], count: int, seed: int) -> Iterator[tuple[Any, bool]]:
-    """Cases, and whether one is the first right one of what the models here do: that is sent plain, and does its work."""
+    """Cases, and whether one is the first right one of what models here do: that is sent plain, and does its work."""
     weights = [_SHARE if any(e in o.path for e in _ENGINES) else 1 for o in operations]
     for operation, weight in zip(operations, weights, strict=True):
         able = weight == _SHARE

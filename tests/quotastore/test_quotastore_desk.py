@@ -27,11 +27,13 @@ async def spent(store: OwnBook) -> int:
 
 
 async def test_what_nothing_limits_passes_without_a_question() -> None:
-    assert await desk(limits()).admit("a", WHO, "qwen", ask()) is None
+    of = desk(limits())
+    assert not of.concerns(WHO, "qwen") and await of.admit("a", WHO, "qwen", ask()) is None
 
 
 async def test_requests_of_a_minute_are_counted_and_told() -> None:
     of = desk(limits(requests_per_minute=2))
+    assert of.concerns(WHO, "qwen")
     first = await of.admit("a", WHO, "qwen", ask())
     assert first is not None and dict(first.headers) == {
         b"x-ratelimit-limit-requests": b"2", b"x-ratelimit-remaining-requests": b"1",
