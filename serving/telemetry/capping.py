@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
+from serving.telemetry.exemplars import newer
+
 OTHER = "other"
 LABEL = "tenant"
 
@@ -58,6 +60,8 @@ class Capped:
                 labels[LABEL] = self._tenants.name(labels[LABEL])
             key = sample.name, tuple(labels.items())
             before = found.get(key)
-            value = sample.value + (before.value if before is not None else 0)
-            found[key] = sample._replace(labels=labels, value=value)
+            if before is not None:
+                sample = sample._replace(value=sample.value + before.value,
+                                         exemplar=newer(sample.exemplar, before.exemplar))
+            found[key] = sample._replace(labels=labels)
         return list(found.values())

@@ -23,6 +23,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from serving.errors import LedgerError
 from serving.telemetry.capping import Capped, Tenants
+from serving.telemetry.exemplars import Exemplified
 from serving.telemetry.metrics import BY_NAME
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,11 @@ def forget_dead(multiprocess_dir: str) -> None:
             mark_process_dead(int(found[1]), multiprocess_dir)
 
 
+def _counted(multiprocess_dir: str) -> Exemplified:
+    """What gateways count, added up."""
+    return Exemplified(MultiProcessCollector(None, path=multiprocess_dir).collect, Path(multiprocess_dir))
+
+
 def serve(host: str, port: int, multiprocess_dir: str, read: Read, targets: Callable[[], Iterable[Target]],
           local: Read = tuple, tenants: Tenants | None = None) -> ThreadingHTTPServer:
     """A server, bound and ready for `serve_forever`. Raises: OSError when the port is taken.
@@ -93,7 +99,7 @@ def serve(host: str, port: int, multiprocess_dir: str, read: Read, targets: Call
     `tenants`: who is named, by default the first 100 that are seen.
     """
     registry, tenants = CollectorRegistry(), tenants or Tenants(_TENANTS)
-    registry.register(Capped(MultiProcessCollector(None, path=multiprocess_dir).collect, tenants))
+    registry.register(Capped(_counted(multiprocess_dir).collect, tenants))
     registry.register(Capped(SampleCollector(read, local).collect, tenants))
     return _server(host, port, registry, multiprocess_dir, targets)
 
@@ -122,7 +128,7 @@ def serve_pod(host: str, port: int, multiprocess_dir: str, collect: Callable[[],
         yield from families.values()
 
     registry = CollectorRegistry()
-    registry.register(Capped(MultiProcessCollector(None, path=multiprocess_dir).collect, Tenants(_TENANTS)))
+    registry.register(Capped(_counted(multiprocess_dir).collect, Tenants(_TENANTS)))
     registry.register(_Collected(own))
     registry.register(_Collected(collect))
     return _server(host, port, registry, multiprocess_dir, tuple)

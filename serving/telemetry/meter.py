@@ -50,16 +50,16 @@ class PrometheusMeter:
         self._of("flotilla_fallbacks_total", model, to).inc()
 
     def answered(self, record: RequestRecord, cost_usd: float | None, trace_id: str = "") -> None:
-        """Count one request."""
-        of, who = self._of, (record.model, record.tenant)
+        """Count one request. `trace_id`: of its trace, which becomes an exemplar; empty where it is not traced."""
+        of, who, example = self._of, (record.model, record.tenant), {"trace_id": trace_id} if trace_id else None
         of("flotilla_requests_total", *who, record.endpoint, str(record.code)).inc()
         if not record.model:
             return
-        of("flotilla_request_duration_seconds", *who, record.endpoint).observe(record.duration_s)
+        of("flotilla_request_duration_seconds", *who, record.endpoint).observe(record.duration_s, example)
         if record.ttft_s is not None:
-            of("flotilla_time_to_first_token_seconds", *who).observe(record.ttft_s)
+            of("flotilla_time_to_first_token_seconds", *who).observe(record.ttft_s, example)
             if (per_token := time_per_output_token_s(record)) is not None:
-                of("flotilla_time_per_output_token_seconds", *who).observe(per_token)
+                of("flotilla_time_per_output_token_seconds", *who).observe(per_token, example)
         if (slo := self._slos.get(record.model)) is not None:
             for promise, good in kept(record, slo).items():
                 of("flotilla_slo_eligible_total", *who, promise).inc()
@@ -67,4 +67,4 @@ class PrometheusMeter:
                 if not good:
                     missed.inc()
         if cost_usd is not None:
-            of("flotilla_request_cost_usd", *who).observe(cost_usd)
+            of("flotilla_request_cost_usd", *who).observe(cost_usd, example)

@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
+from prometheus_client.multiprocess import mark_process_dead
+
+from serving.telemetry import exemplars
 
 TIME_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
 TOKEN_TIME_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
@@ -136,9 +140,10 @@ class GatewayMetrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         registry = registry or CollectorRegistry()
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # asked for at every count, the id took a tenth of a request
-            pid = os.getpid()
-            values.ValueClass = values.MultiProcessValue(lambda: pid)
+        if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            pid = os.getpid()  # asked for at every count, it took a tenth of a request
+            mark_process_dead(pid, folder)  # in a container that starts again, who had this id before was in flight
+            values.ValueClass = exemplars.value_class(Path(folder), pid)
         self._families = {}
         for metric in METRICS:
             if metric.source != "gateway":

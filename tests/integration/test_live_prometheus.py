@@ -2,68 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import shutil
 import subprocess
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 from live_calls import CHAT, Caller, chat
 from live_fleet import ROOT, LiveFleet, eventually
+from prometheus_server import Prometheus, program, running
 
-from serving import launch
 from serving.telemetry.dashboards.build import Panel, dashboards
 
 pytestmark = pytest.mark.integration
 TENANT = "watcher"
 SHIPPED = ROOT / "deployments" / "prometheus.yml"
 STREAMS, TOKENS = 12, 30
-
-
-def program(name: str) -> str:
-    """The path of a program. Only where no one promised it, a missing one skips the test."""
-    found = shutil.which(name)
-    if found is None:
-        word = f"{name} is not installed (Debian: apt install prometheus)"
-        pytest.fail(word) if os.environ.get("CI") else pytest.skip(word)
-    return found
-
-
-class Prometheus:
-    """A running Prometheus, asked in PromQL."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def ask(self, query: str) -> dict[str, float]:
-        """An instant query's values by their label `model` (empty where they have none)."""
-        with _open(f"{self._url}/api/v1/query?{urllib.parse.urlencode({'query': query})}") as answer:
-            result = json.load(answer)["data"]["result"]
-        return {r["metric"].get("model", ""): float(r["value"][1]) for r in result}
-
-    def healthy(self) -> dict[str, str]:
-        """Health of every target by its address."""
-        with _open(f"{self._url}/api/v1/targets") as answer:
-            found = json.load(answer)["data"]["activeTargets"]
-        return {target["labels"]["instance"]: target["health"] for target in found}
-
-    def ready(self) -> bool:
-        """Whether it answers queries."""
-        try:
-            with _open(f"{self._url}/-/ready"):
-                return True
-        except OSError:
-            return False
-
-
-def _open(url: str) -> Any:
-    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10)
 
 
 @pytest.fixture(scope="module")
@@ -77,18 +31,8 @@ def prometheus(fleet: LiveFleet, tmp_path_factory: pytest.TempPathFactory) -> It
     (folder / "rules.yml").write_text(rules)
     (folder / "prometheus.yml").write_text(
         mine.replace("127.0.0.1:9464", f"127.0.0.1:{fleet.metrics_port}") + "\nrule_files: [rules.yml]\n")
-    address = f"127.0.0.1:{launch.free_port()}"
-    with open(folder / "log", "wb") as log:
-        process = subprocess.Popen(
-            [program("prometheus"), f"--config.file={folder / 'prometheus.yml'}", f"--web.listen-address={address}",
-             f"--storage.tsdb.path={folder / 'data'}"], stdout=log, stderr=log)
-    try:
-        made = Prometheus(f"http://{address}")
-        eventually(made.ready, "Prometheus answers", 30, 0.2)
+    with running(folder, "--enable-feature=exemplar-storage") as made:
         yield made
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +133,16 @@ def test_a_request_under_way_shows_in_the_engines_own_metrics(
     finally:
         stream.close()
     eventually(lambda: prometheus.ask(running) == {"qwen": 0, "llama": 0}, "idle again", 10, 0.1)
+
+
+def test_a_buckets_exemplar_is_the_trace_of_a_request_in_it(
+        prometheus: Prometheus, callers: Callable[[str], Caller], watched: float) -> None:
+    trace = "5cf92f3577b34da6a3ce929d0e0e4736"
+    answer = callers(TENANT).call(CHAT, chat("qwen", stream=True), traceparent=f"00-{trace}-00f067aa0ba902b7-01")
+    assert answer.status == 200
+    seen = eventually(lambda: prometheus.exemplars(
+        f'flotilla_time_to_first_token_seconds_bucket{{tenant="{TENANT}"}}'), "an exemplar", 20, 0.2)
+    assert [exemplar["labels"]["trace_id"] for _, exemplar in seen] == [trace]
 
 
 # last, because they take a while: rates over a minute are of what was just sent

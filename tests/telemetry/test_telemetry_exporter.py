@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -22,7 +23,9 @@ from serving.telemetry.metrics import METRICS
 
 REPOSITORY = Path(__file__).parents[2]
 GATEWAY = f"""
-import sys
+import os, sys
+if len(sys.argv) > 2:  # its process id, as containers give the same one again
+    os.getpid = lambda: int(sys.argv[2])
 sys.path.insert(0, {str(REPOSITORY)!r})
 from serving.telemetry.metrics import GatewayMetrics
 metrics, count = GatewayMetrics(), int(sys.argv[1])
@@ -73,10 +76,10 @@ class Exporter:
             for s in f.samples
         }
 
-    def gateway(self, count: int) -> subprocess.Popen:
+    def gateway(self, count: int, *pid: str) -> subprocess.Popen:
         """A gateway process that has counted `count` requests and lives on."""
         made = subprocess.Popen(
-            [sys.executable, "-c", GATEWAY, str(count)],
+            [sys.executable, "-c", GATEWAY, str(count), *pid],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={"PROMETHEUS_MULTIPROC_DIR": str(self.directory)},
@@ -118,6 +121,20 @@ def test_gateways_are_added_up_and_outlive_their_processes(exporter: Exporter) -
     values = exporter.values()
     assert values[REQUESTS] == 7  # what it answered stays answered
     assert values[IN_FLIGHT] == 3  # what it was answering is over
+
+
+def test_a_gateway_that_starts_again_under_the_same_process_id_counts_on_and_has_nothing_in_flight(
+        exporter: Exporter) -> None:
+    pid = str(os.getpid())  # of a process that lives, so that the exporter clears nothing up
+    one = exporter.gateway(3, pid)
+    assert one.stdout.readline() == b"counted\n"
+    one.kill()
+    one.wait()
+    assert exporter.values()[REQUESTS] == 3
+    assert exporter.gateway(4, pid).stdout.readline() == b"counted\n"
+    values = exporter.values()
+    assert (values[REQUESTS], values[IN_FLIGHT]) == (7, 4)
+    assert values["flotilla_time_to_first_token_seconds_count", *WHO] == 7
 
 
 def test_the_ledgers_samples_are_shown(exporter: Exporter) -> None:

@@ -103,7 +103,7 @@ def _panel(panel: Panel, number: int) -> dict[str, Any]:
                               "stacking": {"mode": "normal" if panel.stack else "none"}}
         defaults["min"] = None if panel.title.startswith("Error budget") else 0
     targets = [{"refId": chr(ord("A") + index), "expr": expr, "legendFormat": legend or panel.title,
-                "datasource": _SOURCE, "instant": panel.kind == "table",
+                "datasource": _SOURCE, "instant": panel.kind == "table", "exemplar": "_bucket" in expr,
                 "format": "table" if panel.kind == "table" else "time_series"}
                for index, (legend, expr) in enumerate(panel.queries.items())]
     return {"id": number, "type": panel.kind, "title": panel.title, "description": panel.about, "datasource": _SOURCE,
