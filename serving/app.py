@@ -117,7 +117,8 @@ class GatewayReplica:
         self._keys = LedgerKeyring(ledger, around.pepper, roster=roster)
         ports = Ports(OidcKeyring(fleet.oidc, self._keys) if fleet.oidc else self._keys,
                       RayReplicaDirectory(fleet, failed), self._records,
-                      PrometheusMeter({name: model.slo for name, model in fleet.models.items()}),
+                      PrometheusMeter({name: model.slo for name, model in fleet.models.items()},
+                                      gen_ai=fleet.metrics.gen_ai),
                       FollowedAdapters(ledger), quotas=open_desk(fleet, around.quotas, ledger, roster),
                       usage=LedgerUsage(ledger), tracer=self._tracer, access=self._access)
         sock = listen(fleet.gateway.host, fleet.gateway.port)

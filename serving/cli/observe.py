@@ -16,6 +16,7 @@ from serving.cli.run import FleetFile
 from serving.telemetry import reference
 from serving.telemetry.dashboards.build import as_grafana
 from serving.telemetry.dashboards.build import dashboards as boards
+from serving.telemetry.genai import NAMED
 from serving.telemetry.metrics import METRICS
 from serving.telemetry.rules import build, runbooks
 
@@ -28,7 +29,8 @@ def metrics(
         sys.stdout.write(reference.page())
     else:
         table(["metric", "kind", "labels", "from"],
-              [(m.name, m.kind, ", ".join(m.labels), m.source) for m in METRICS])
+              [(m.name, m.kind, ", ".join(m.labels), m.source)
+               for m in (*METRICS, *(named.metric for named in NAMED))])
 
 
 def rules(

@@ -17,6 +17,7 @@ class MetricsSpec(Strict):
     port: int = Field(9464, ge=1, le=65535, description="Port of the exporter.")
     max_tenants: int = Field(100, ge=1, description="Tenants that metrics name; those who come later are counted "
                                                     "together, as other.")
+    gen_ai: bool = Field(False, description="Whether gateways count by OpenTelemetry's names (gen_ai.*) too.")
 
 
 class TraceSpec(Strict):

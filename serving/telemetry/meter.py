@@ -12,15 +12,19 @@ from prometheus_client import CollectorRegistry
 
 from serving.fleet.records import RequestRecord
 from serving.fleet.slos import Slo, kept, time_per_output_token_s
+from serving.telemetry.genai import GenAi
 from serving.telemetry.metrics import GatewayMetrics
 
 
 class PrometheusMeter:
     """The gateway's counts for Prometheus. Labelled children are kept: finding one costs as much as using it."""
 
-    def __init__(self, slos: Mapping[str, Slo], registry: CollectorRegistry | None = None) -> None:
-        """`slos`: what each model promises; the other arguments are those of GatewayMetrics."""
+    def __init__(self, slos: Mapping[str, Slo], registry: CollectorRegistry | None = None,
+                 gen_ai: bool = False) -> None:
+        """`slos`: what each model promises. `gen_ai`: count by OpenTelemetry's names, too."""
+        registry = registry or CollectorRegistry()
         self._slos, self._metrics = slos, GatewayMetrics(registry)
+        self._gen_ai = GenAi(registry) if gen_ai else None
         self._known: dict[tuple[str, ...], Any] = {}
         for model in slos:  # a series that is there, at 0
             self.queued(model, 0)
@@ -68,3 +72,5 @@ class PrometheusMeter:
                     missed.inc()
         if cost_usd is not None:
             of("flotilla_request_cost_usd", *who).observe(cost_usd, example)
+        if self._gen_ai is not None:
+            self._gen_ai.answered(record, example)

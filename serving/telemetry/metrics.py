@@ -138,14 +138,15 @@ class GatewayMetrics:
     a machine write to files there and the exporter adds them up; without it they live in `registry` alone.
     """
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+    def __init__(self, registry: CollectorRegistry | None = None, table: tuple[Metric, ...] = METRICS) -> None:
+        """`table`: of it, those of gateways. A process's first table decides where all of them are kept."""
         registry = registry or CollectorRegistry()
-        if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        if table is METRICS and (folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR")):
             pid = os.getpid()  # asked for at every count, it took a tenth of a request
             mark_process_dead(pid, folder)  # in a container that starts again, who had this id before was in flight
             values.ValueClass = exemplars.value_class(Path(folder), pid)
         self._families = {}
-        for metric in METRICS:
+        for metric in table:
             if metric.source != "gateway":
                 continue
             options: dict[str, object] = {"registry": registry}

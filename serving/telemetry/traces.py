@@ -22,6 +22,7 @@ from opentelemetry.trace.status import Status, StatusCode
 
 from serving.fleet.observing import TraceSpec
 from serving.fleet.records import RequestRecord
+from serving.telemetry.genai import OPERATIONS, PROVIDER
 
 Headers = tuple[tuple[bytes, bytes], ...]
 _PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
@@ -29,9 +30,6 @@ _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _HALF = (1 << 64) - 1
 _SEND_EVERY_MS = 1000.0
 _TIMEOUT_S = 5.0
-# what OpenTelemetry's conventions call what these endpoints do
-_OPERATIONS = {"chat_completions": "chat", "messages": "chat", "responses": "chat", "completions": "text_completion",
-               "embeddings": "embeddings"}
 
 
 class Parent:
@@ -128,7 +126,7 @@ class Spans:
             **self._about, "http.response.status_code": record.code, "flotilla.request_id": record.request_id,
             "flotilla.outcome": record.outcome, "flotilla.tenant": record.tenant, "flotilla.adapter": record.adapter,
             "flotilla.preset": record.preset, "gen_ai.request.model": record.model, "flotilla.cost_usd": cost_usd,
-            "gen_ai.operation.name": _OPERATIONS.get(record.endpoint, record.endpoint),
+            "gen_ai.operation.name": OPERATIONS.get(record.endpoint, record.endpoint), "gen_ai.provider.name": PROVIDER,
             "error.type": str(record.code) if record.code >= 400 else None,
         }
         if record.tokens is not None:

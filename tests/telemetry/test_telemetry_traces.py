@@ -115,7 +115,8 @@ def test_the_parts_of_a_stream_follow_each_other_without_gaps() -> None:
     assert dict(whole.attributes) == {
         "http.request.method": "POST", "url.path": "/v1/chat/completions", "http.response.status_code": 200,
         "flotilla.request_id": "flo-1", "flotilla.outcome": "finished", "flotilla.tenant": "shop",
-        "gen_ai.request.model": "qwen", "gen_ai.operation.name": "chat", "flotilla.cost_usd": 0.000123,
+        "gen_ai.request.model": "qwen", "gen_ai.operation.name": "chat", "gen_ai.provider.name": "flotilla",
+        "flotilla.cost_usd": 0.000123,
         "gen_ai.usage.input_tokens": 9, "gen_ai.usage.output_tokens": 3}
 
 
