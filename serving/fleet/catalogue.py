@@ -17,6 +17,7 @@ from serving.fleet import accelerator_book, presets, prices, sizing
 from serving.fleet.accelerator_book import AcceleratorBook
 from serving.fleet.accelerators import AcceleratorProfile, price_rows, resolve, scaled
 from serving.fleet.adapters import Adapter
+from serving.fleet.autoscaling.spec import FleetScalingSpec
 from serving.fleet.config import Strict, read, wrong_reference, wrong_value
 from serving.fleet.costspecs import Comparator, CostSpec, LedgerSpec
 from serving.fleet.fill import FOLDER, fill
@@ -60,6 +61,7 @@ class Fleet(Strict):
     traces: TraceSpec = Field(default_factory=TraceSpec)
     logs: LogSpec = Field(default_factory=LogSpec)
     costs: CostSpec = Field(default_factory=CostSpec)
+    scaling: FleetScalingSpec = Field(default_factory=FleetScalingSpec)
     ledger: LedgerSpec = Field(default_factory=LedgerSpec)
     quotas: QuotaSpec = Field(default_factory=QuotaSpec)
     admin: AdminSpec = Field(default_factory=AdminSpec)
@@ -126,6 +128,21 @@ class Fleet(Strict):
                 price_rows(profile, self._accelerator_book)
             except ConfigError as error:
                 raise wrong_value(("accelerators", name, "price"), str(error)) from None
+        return self
+
+    @model_validator(mode="after")
+    def _scaling_is_possible(self, info: ValidationInfo) -> Fleet:
+        least: dict[str, tuple[int, int]] = {}
+        for name, model in self.models.items():
+            try:
+                price: int | None = self.price_nanousd_per_hour(name)
+            except ConfigError:  # the node decides, or the price book is still to be read
+                price = None
+            for at, text in model.scaling.troubles(model.replicas.min, model.replicas.max, price):
+                raise wrong_value(("models", name, "scaling", *at), text)
+            least[name] = (model.replicas.min, price or 0)
+        if text := self.scaling.trouble(least):
+            raise wrong_value(("scaling", "max_usd_per_hour"), text)
         return self
 
     @model_validator(mode="after")

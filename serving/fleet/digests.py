@@ -14,7 +14,7 @@ from typing import Any
 from serving.fleet.catalogue import Fleet
 
 # parts of a model that only gateways act on; a replica does not know them
-_GATEWAYS_ALONE = {"slo", "fallback", "routing", "overload", "replicas", "comparators", "licence"}
+_GATEWAYS_ALONE = {"slo", "fallback", "routing", "overload", "replicas", "scaling", "comparators", "licence"}
 
 
 def of_model(fleet: Fleet, name: str, compared: tuple[object, ...] = ()) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from serving.fleet.autoscaling.spec import ScalingSpec
 from serving.fleet.config import Strict
 from serving.fleet.costspecs import Comparator
 from serving.fleet.limits import NO_LIMITS, LimitsSpec
@@ -59,7 +60,7 @@ class ReplicaRange(Strict):
     """How many replicas a model has."""
 
     min: int = Field(1, ge=0, description="Replicas that always run. 0: none until someone asks for the model.")
-    max: int = Field(1, ge=1, description="Most replicas that may run. Nothing scales by itself yet: min run.")
+    max: int = Field(1, ge=1, description="Most replicas that may run.")
 
     @model_validator(mode="after")
     def _ordered(self) -> ReplicaRange:
@@ -81,6 +82,7 @@ class ModelSpec(Strict):
     accelerator: Name = Field(description="Accelerator profile that a replica runs on.")
     engine: EngineSpec = Field(default_factory=EngineSpec)
     replicas: ReplicaRange = Field(default_factory=ReplicaRange)
+    scaling: ScalingSpec = Field(default_factory=ScalingSpec)
     slo: Slo
     aliases: tuple[Name, ...] = Field((), description="Further names that route to this model.")
     adapters: dict[Name, AdapterSpec] = Field(default_factory=dict, description="LoRA adapters, asked for as "
