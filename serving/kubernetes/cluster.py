@@ -137,10 +137,14 @@ class Cluster:
                          what=f"{kind.kind} {doc.get('metadata', {}).get('name', '')}")
 
     def apply(self, doc: Doc, namespace: str | None = None, dry_run: bool = False, force: bool = True) -> Doc:
-        """Server-side apply: make the object or change the fields that are said. Raises: ChangedMeanwhile when others
-        own a field and `force` is off."""
+        """Server-side apply: make the object or change the fields that are said. Fields that the cluster's definitions
+        do not know are an error, for the API server would drop them without a word.
+
+        Raises: ChangedMeanwhile when others own a field and `force` is off.
+        """
         kind = self.kind_of(doc)
-        query = {"fieldManager": MANAGER, "force": str(force).lower()} | ({"dryRun": "All"} if dry_run else {})
+        query = {"fieldManager": MANAGER, "force": str(force).lower(), "fieldValidation": "Strict"}
+        query |= {"dryRun": "All"} if dry_run else {}
         name = doc["metadata"]["name"]
         return self.call("PATCH", kind.path(self._within(doc["metadata"].get("namespace") or namespace), name), query,
                          json.dumps(doc), "application/apply-patch+yaml", f"{kind.kind} {name}")

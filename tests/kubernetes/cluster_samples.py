@@ -13,6 +13,7 @@ from fake_kubernetes import FakeKubernetes
 Doc = dict[str, Any]
 _CRDS = Path(__file__).resolve().parents[1] / "chart" / "crds"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
 
 def definition(name: str, kind: str, group: str, version: str = "v1", schema: Doc | None = None,
@@ -21,7 +22,7 @@ def definition(name: str, kind: str, group: str, version: str = "v1", schema: Do
     return {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": name},
             "spec": {"group": group, "scope": scope, "names": {"plural": name.partition(".")[0], "kind": kind},
                      "versions": [{"name": version, "served": True, "storage": True, "schema": {
-                         "openAPIV3Schema": schema or {"x-kubernetes-preserve-unknown-fields": True}}}]},
+                         "openAPIV3Schema": schema or _ANYTHING}}]},
             "status": {"conditions": [{"type": "Established", "status": "True"}]}}
 
 

@@ -9,17 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import datetime
+import functools
+import ipaddress
 import json
+import ssl
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fake_protobuf
 import yaml
 from aiohttp import WSMsgType, web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from fake_objects import Doc, Objects, Refused
 
 TOKEN = "not-to-be-seen"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Exec = Callable[[str, str, list[str]], tuple[bytes, bytes, int]]
 _WORDS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
@@ -55,9 +65,11 @@ class FakeKubernetes:
 
     def kubeconfig(self, file: Path, context: str = "fake", namespace: str = "models") -> Path:
         """A kubeconfig for it."""
+        authority = base64.b64encode(_identity()[0]).decode()
         file.write_text(yaml.safe_dump({
             "apiVersion": "v1", "kind": "Config", "current-context": context,
-            "clusters": [{"name": "fake", "cluster": {"server": self.url}}],
+            "clusters": [{"name": "fake",
+                          "cluster": {"server": self.url, "certificate-authority-data": authority}}],
             "users": [{"name": "tester", "user": {"token": TOKEN}}],
             "contexts": [{"name": context, "context": {"cluster": "fake", "user": "tester", "namespace": namespace}}],
         }))
@@ -74,10 +86,10 @@ class FakeKubernetes:
         app.router.add_route("*", "/{path:.*}", self._answer)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", self.port)
+        site = web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=_tls())
         await site.start()
         self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"https://127.0.0.1:{self.port}"
         self._started.set()
         await self._stopped.wait()
         self._cut += 1
@@ -103,7 +115,7 @@ class FakeKubernetes:
                               headers={"Retry-After": "1"})
             return await self._routed(request)
         except Refused as error:
-            if not error.status["reason"]:
+            if error.code == 404 and not error.status["reason"]:
                 return web.Response(status=404, text="404 page not found\n")
             return web.json_response(error.status, status=error.code, headers=error.headers)
 
@@ -152,7 +164,8 @@ class FakeKubernetes:
             how = request.headers["Content-Type"].partition(";")[0]
             if how == "application/apply-patch+yaml":
                 return (objects.apply(api, resource, namespace, name, body, request.query["fieldManager"],
-                                      request.query.get("force") == "true", bool(request.query.get("dryRun"))),)
+                                      request.query.get("force") == "true", bool(request.query.get("dryRun")),
+                                      request.query.get("fieldValidation") == "Strict"),)
             return (objects.patch(api, resource, namespace, name, body,
                                   "strategic" if "strategic" in how else "merge"),)
         return (objects.get(api, resource, namespace, name),)
@@ -278,8 +291,37 @@ class FakeKubernetes:
 
 
 async def _body(request: web.Request) -> Any:
-    text = await request.text()
-    return yaml.safe_load(text) if text and "yaml" in request.content_type else json.loads(text) if text else {}
+    data = await request.read()
+    if request.content_type == fake_protobuf.CONTENT:
+        return fake_protobuf.secret(data) if request.method in ("POST", "PUT") else {}
+    return yaml.load(data, _LOADER) if data and "yaml" in request.content_type else json.loads(data) if data else {}
+
+
+@functools.cache
+def _identity() -> tuple[bytes, bytes]:
+    """Certificate and key, for this process: Helm sends no token without TLS."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "fake")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+            .serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+            .sign(key, hashes.SHA256()))
+    return made.public_bytes(serialization.Encoding.PEM), key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"".join(_identity()))
+        file.flush()
+        context.load_cert_chain(file.name)
+    return context
 
 
 def _line(what: str, doc: Doc) -> bytes:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from serving.kubernetes.definitions import unknown_fields
+
 Doc = dict[str, Any]
 _SERVERS = ("name", "namespace", "managedFields", "uid", "resourceVersion", "creationTimestamp")
 
@@ -79,6 +81,7 @@ class Objects:
         self.served = {(s.api, s.plural): s for s in _table()}
         self.changed: list[Callable[[str, Doc], None]] = []
         self._docs: dict[tuple[str, str], dict[tuple[str, str], Doc]] = {key: {} for key in self.served}
+        self._schemas: dict[tuple[str, str], Doc] = {}
         self._history: list[tuple[int, str, tuple[str, str], Doc]] = []
         self._version, self._oldest = 1000, 0
         for name in ("default", "kube-system"):
@@ -162,9 +165,13 @@ class Objects:
             return self._store("MODIFIED", (api, resource), (namespace, name), merged(before, body, how))
 
     def apply(self, api: str, resource: str, namespace: str, name: str, body: Doc, manager: str, force: bool,
-              dry_run: bool) -> Doc:
-        """Server-side apply: fields of other managers are not taken without force."""
+              dry_run: bool, strict: bool = False) -> Doc:
+        """Server-side apply: fields of other managers are not taken without force. `strict`: fields that a definition
+        does not know are refused, and not dropped."""
         with self.lock:
+            if strict and (lacking := unknown_fields(self._schemas.get((api, resource), {}), body)):
+                raise Refused(500, "", f"failed to create typed patch object ({namespace}/{name}; {api}, "
+                              f"Kind={body['kind']}): .{min(lacking)}: field not declared in schema")
             key, served = (namespace, name), self.find(api, resource)
             before = self._docs[api, resource].get(key)
             if before is None:
@@ -214,6 +221,10 @@ class Objects:
                           "result. You can start a new list without the continue parameter")
 
     def _store(self, what: str, resource: tuple[str, str], key: tuple[str, str], doc: Doc) -> Doc:
+        before = self._docs[resource].get(key)
+        if what == "MODIFIED" and before == doc | {"metadata": doc["metadata"] | {
+                "resourceVersion": before["metadata"]["resourceVersion"]}}:
+            return copy.deepcopy(before)  # nothing changed, so that nothing is told
         self._version += 1
         doc["metadata"]["resourceVersion"] = str(self._version)
         self._docs[resource][key] = doc
@@ -236,6 +247,7 @@ class Objects:
                                spec["scope"] == "Namespaced")
                 self.served[found.api, found.plural] = found
                 self._docs.setdefault((found.api, found.plural), {})
+                self._schemas[found.api, found.plural] = version.get("schema", {}).get("openAPIV3Schema") or {}
         crd.setdefault("status", {"conditions": [{"type": "Established", "status": "True"}]})
 
 
