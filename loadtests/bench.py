@@ -121,7 +121,7 @@ def _stamp(port: int, streams: int, figures: Any) -> None:
     jobs = [gevent.spawn(client.send, body, f"b{number}") for number in range(streams)]
     gevent.joinall(jobs)
     probe.kill()
-    seen = [job.value for job in jobs]
+    seen = [job.value.judge() for job in jobs]
     failed = [one.error for one in seen if one.error is not None]
     if failed:
         raise SystemExit(f"{len(failed)} streams failed: {failed[0]}")

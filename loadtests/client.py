@@ -1,8 +1,8 @@
 """One request over geventhttpclient, seen the way a user sees it.
 
-Every chunk is stamped when it is read; what the stamps mean is decided in `metrics`. A failure of any kind is
-part of the observation and never an exception, because the next request must leave on time. This module needs
-gevent's loop and must not be imported by the report.
+Every chunk is stamped when it is read and understood later; what the stamps mean is decided in `metrics`. A failure of
+any kind is part of the observation and never an exception, because the next request must leave on time. This module
+needs gevent's loop and must not be imported by the report.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ChatClient:
     def send(self, body: Mapping[str, Any], request_id: str) -> Observation:
         """POST one body (a chat completion; with `input`, embeddings) and read the whole answer.
 
-        Never raises; a killed greenlet is observed too.
+        Never raises; a killed greenlet is observed too. Call `judge` on what comes back before looking into it.
         """
         stream = bool(body.get("stream"))
         # Made before the clock starts: what it takes is the generator's time, and shows as lateness.
@@ -78,10 +78,6 @@ class ChatClient:
         except (OSError, HTTPParseError) as error:
             seen.error = _transport_error(error, seen)
         seen.ended = seen.ended or self._now()
-        # What had arrived of a broken stream counts as well; an error event in it says more than the break.
-        before, seen.error = seen.error, None
-        seen.understand()
-        seen.error = seen.error or before
         return seen
 
     def close(self) -> None:
@@ -118,9 +114,7 @@ class ChatClient:
             if seen.put(now(), piece) >= most:
                 seen.understand()
         seen.ended = now()
-        # Others' chunks that have arrived by now get their stamps first.
-        gevent.sleep(0)
-        seen.close_stream()
+        seen.read_to_end = True
 
     def _read_first_event(self, response: HTTPSocketPoolResponse, seen: Observation) -> bytes:
         """Line by line, since an event's end is not known to be LF LF or CRLF CRLF before one was seen; returns it."""

@@ -49,7 +49,7 @@ class Observation:
 
     stamps: of the chunks that carried content, reasoning or a part of a tool call. first_answer: the first of them that
     was no reasoning. first_event, last_event: of all events, empty ones too. pieces: how many reads brought something,
-    the usage and role chunks included.
+    the usage and role chunks included. read_to_end: a stream that its sender ended, not one that broke.
     """
 
     sent: float
@@ -69,6 +69,7 @@ class Observation:
     body_bytes: int = 0
     pieces: int = 0
     done: bool = False
+    read_to_end: bool = False
     _waiting: list[tuple[float, bytes]] = field(default_factory=list)
     _parser: EventParser = field(default_factory=EventParser)
 
@@ -89,13 +90,17 @@ class Observation:
                 else:
                     self._take_event(data, stamp)
 
-    def close_stream(self) -> None:
-        """The stream has ended: judge whether it was whole."""
+    def judge(self) -> Observation:
+        """The answer has ended or broken: parse what waits, and say whether it was whole. Again, it changes nothing."""
+        # What had arrived of a broken stream counts as well; an error event in it says more than the break.
+        before, self.error = self.error, None
         self.understand()
-        if self.error is None and not self.done:
+        self.error = self.error or before
+        if self.read_to_end and self.error is None and not self.done:
             self.error = RequestError(kind="truncated", detail="the stream ended without [DONE]")
-        if self.error is None and not self.stamps and not self.usage.completion_tokens:
+        if self.read_to_end and self.error is None and not self.stamps and not self.usage.completion_tokens:
             self.error = RequestError(kind="empty", detail="the stream carried no content")
+        return self
 
     def take_whole(self, body: bytes, stamp: float) -> None:
         """A chat completion in one piece."""

@@ -1,7 +1,8 @@
 """Users at work: every arrival of the schedule becomes a greenlet that sends its turns and writes its
 records.
 
-An arrival of an open loop never waits for another one. The first turn leaves at its scheduled time; a later turn
+An arrival of an open loop never waits for another one; nor does a request wait for what can be done later: records, and
+the prompts of a closed loop's next round. The first turn leaves at its scheduled time; a later turn
 follows the reply by its think time and begins only while the run lasts. The users of a closed loop are greenlets that
 live as long as the run.
 """
@@ -12,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import gevent
@@ -19,6 +21,7 @@ from gevent.event import Event
 from gevent.pool import Group
 
 from loadtests.arrivals import Arrival, Turn, pause_of, round_of
+from loadtests.later import A_LOOK_S, Later
 from loadtests.observation import Observation
 from loadtests.pacing import Closed
 from loadtests.records import Record
@@ -35,7 +38,7 @@ _ROUNDS = 1_000_000
 
 
 class Client(Protocol):
-    """Whoever sends a body and sees what comes back."""
+    """Whoever sends a body and sees what comes back; it is judged by the one who asked."""
 
     def send(self, body: Mapping[str, object], request_id: str) -> Observation: ...
 
@@ -79,6 +82,30 @@ class Share:
     only: str | None = None
 
 
+class _Round:
+    """One round of a closed loop's user, made once: while an answer still comes, or when it is due."""
+
+    def __init__(self, scenario: Scenario, prompts: Prompts, name: str | None, user: int, number: int) -> None:
+        self._scenario, self._prompts = scenario, prompts
+        self._key = name, user, number
+
+    @cached_property
+    def pause_s(self) -> float:
+        return pause_of(self._scenario, *self._key)
+
+    @cached_property
+    def arrival(self) -> Arrival:
+        name, user, number = self._key
+        return round_of(self._scenario, name, user, number, (user + 1) * _ROUNDS + number)
+
+    @cached_property
+    def opening(self) -> list[Message]:
+        return opening_of(self._prompts, self.arrival)
+
+    def prepare(self) -> None:
+        assert self.pause_s >= 0 and self.opening is not None
+
+
 class Dispatcher:
     """Lets a worker's part of a schedule happen."""
 
@@ -92,11 +119,16 @@ class Dispatcher:
         self._course = scenario.course
         self._count_rounds = loop_of(scenario) == "closed"
         self._greenlets = Group()
+        self._later = Later()
         self._stopped = Event()
         self._failure: BaseException | None = None
 
     def run(self, arrivals: Sequence[Arrival]) -> None:
-        """Send everything; returns when the last answer is complete. Raises what a user's greenlet died of."""
+        """Send everything; returns when the last answer is complete and recorded. Raises what a user's greenlet died
+        of."""
+        working = gevent.Greenlet(self._later.run)
+        working.link_exception(self._failed)
+        working.start()
         for name, process in self._scenario.processes.items():
             if isinstance(process, Closed):
                 for user in range(self._share.worker, process.users, self._share.workers):
@@ -108,6 +140,11 @@ class Dispatcher:
                 break
             self._start(self._live, arrival)
         self._greenlets.join()
+        working.kill()
+        try:
+            self._later.finish()
+        except Exception as error:
+            self._failure = self._failure or error
         if self._failure is not None:
             raise self._failure
 
@@ -115,6 +152,7 @@ class Dispatcher:
         """Send nothing more and end all requests in flight; each still writes its record."""
         self._stopped.set()
         self._greenlets.kill()
+        self._later.finish()
 
     def _start(self, what: Callable[..., None], *arguments: object) -> None:
         greenlet = gevent.Greenlet(what, *arguments)
@@ -124,13 +162,15 @@ class Dispatcher:
     def _failed(self, greenlet: gevent.Greenlet) -> None:
         # A fault of the generator itself: the run would go on with users missing, and nobody would know.
         self._failure = self._failure or greenlet.exception
+        self._stopped.set()
         gevent.spawn(self._greenlets.kill)
 
     def _live_in_loop(self, name: str | None, user: int, users: int) -> None:
-        number = 0
-        while True:
+        number, coming = 0, self._round(name, user, 0)
+        # One who was stopped has a request's end behind them like everybody else, and would go on.
+        while not self._stopped.is_set():
             due = self._clock.now() if number else 0.0
-            due += pause_of(self._scenario, name, user, number)
+            due += coming.pause_s
             if due >= self._scenario.duration_s:
                 return
             self._clock.sleep_until(due)
@@ -140,18 +180,21 @@ class Dispatcher:
                 if self._clock.now() >= self._scenario.duration_s:
                     return
                 continue
-            arrival = round_of(self._scenario, name, user, number, (user + 1) * _ROUNDS + number)
-            number += 1
-            if self._share.only in (None, arrival.model):
-                self._live(arrival, due)
+            this, number = coming, number + 1
+            coming = self._round(name, user, number)
+            self._later.do(coming.prepare)
+            if self._share.only in (None, this.arrival.model):
+                self._live(this.arrival, this.opening, due)
 
-    def _live(self, arrival: Arrival, due: float | None = None) -> None:
-        system = self._prompts.system(arrival)
-        messages: list[Message] = [system] if system else []
+    def _round(self, name: str | None, user: int, number: int) -> _Round:
+        return _Round(self._scenario, self._prompts, name, user, number)
+
+    def _live(self, arrival: Arrival, messages: list[Message] | None = None, due: float | None = None) -> None:
+        messages = messages or opening_of(self._prompts, arrival)
         scheduled = arrival.at_s if due is None else due
         number, call_id = 0, None
         ended = 0.0
-        for turn in arrival.turns:
+        for place, turn in enumerate(arrival.turns):
             if number:
                 # Nothing to bring when the model called no tool after all.
                 if turn.after_tool and call_id is None:
@@ -160,13 +203,17 @@ class Dispatcher:
                 if scheduled >= self._scenario.duration_s:
                     return
                 self._clock.sleep_until(scheduled)
-            if turn.after_tool and call_id is not None:
-                messages.append(self._prompts.tool_result(turn, call_id))
-            elif not turn.inputs:
-                messages.append(self._prompts.user(turn))
+                if turn.after_tool and call_id is not None:
+                    messages.append(self._prompts.tool_result(turn, call_id))
+                else:
+                    messages.append(self._prompts.user(turn))
             number += 1
             seen = self._send(arrival, number, turn, messages, scheduled)
-            if seen.error is not None:
+            if place + 1 == len(arrival.turns):
+                return
+            # Others' chunks that have arrived by now get their stamps first.
+            gevent.sleep(A_LOOK_S)
+            if seen.judge().error is not None:
                 return
             ended = seen.ended
             calls = seen.tool_calls()[:1]
@@ -182,12 +229,18 @@ class Dispatcher:
             self.counts.arrivals += 1
             self.counts.last_arrival_sent = self._clock.now()
         seen = self._client.send(self._prompts.body(arrival, turn, messages), request_id)
+        self._later.do(lambda: self._finish(arrival, number, turn, scheduled, request_id, seen))
+        return seen
+
+    def _finish(
+        self, arrival: Arrival, number: int, turn: Turn, scheduled: float, request_id: str, seen: Observation
+    ) -> None:
+        seen.judge()
         self.counts.done += 1
         self.counts.errors += seen.error is not None
         self.counts.chunks += seen.pieces
         self.counts.last_ended = max(self.counts.last_ended, seen.ended)
         self._on_record(self._record(arrival, number, turn, scheduled, request_id, seen), seen)
-        return seen
 
     def _record(
         self, arrival: Arrival, number: int, turn: Turn, scheduled: float, request_id: str, seen: Observation
@@ -236,3 +289,10 @@ def _written(turn: Turn, seen: Observation) -> int | None:
     if turn.inputs and seen.error is None:
         return 0
     return seen.usage.completion_tokens
+
+
+def opening_of(prompts: Prompts, arrival: Arrival) -> list[Message]:
+    """What a user's first request says; [] for a batch to embed, which says it elsewhere."""
+    system, first = prompts.system(arrival), arrival.turns[0]
+    messages: list[Message] = [system] if system else []
+    return messages if first.inputs else [*messages, prompts.user(first)]

@@ -23,7 +23,7 @@ def chat(fake):
             {"model": model, "messages": messages, "max_tokens": TOKENS, "stream": stream}, f"id-{model}"
         )
         client.close()
-        return seen
+        return seen.judge()
 
     return send
 
@@ -40,8 +40,8 @@ def test_a_stream_is_seen_as_it_was_served(chat):
         completion_tokens=TOKENS,
         cost_usd=pytest.approx(3e-6 + TOKENS * 4e-6),
     )
-    # The role chunk came at once; the first token is what counts.
-    assert seen.stamps[0] - seen.sent == pytest.approx(TTFT_S, abs=0.03)
+    # The role chunk came at once; the first token is what counts. How late a busy machine makes it is not the client's.
+    assert 0.95 * TTFT_S < seen.stamps[0] - seen.sent < 1
     assert seen.stamps[-1] - seen.stamps[0] == pytest.approx((TOKENS - 1) * ITL_S, abs=0.03)
     # The fake's usage chunk comes 100 ms after the last token: the answer ended before it.
     assert seen.ended - seen.stamps[-1] > 0.09
@@ -95,8 +95,10 @@ def test_every_failure_has_its_kind(chat, model, kind, detail):
     assert (seen.error.kind, detail in seen.error.detail) == (kind, True)
 
 
-def test_a_broken_stream_keeps_what_had_arrived(chat):
-    assert len(chat("m!truncate").stamps) == 2
+def test_a_broken_stream_keeps_what_had_arrived_however_often_it_is_judged(chat):
+    seen = chat("m!truncate")
+    error = seen.error
+    assert len(seen.stamps) == 2 and len(seen.judge().stamps) == 2 and seen.error == error
 
 
 def test_a_hanging_request_times_out(chat):
@@ -108,7 +110,7 @@ def test_a_hanging_request_times_out(chat):
 def test_nobody_there():
     client = ChatClient(Endpoint("127.0.0.1", 1, tls=False), 1.0, time.perf_counter)
     seen = client.send({"model": "m", "messages": [], "max_tokens": 1, "stream": True}, "x")
-    assert seen.error.kind == "connect"
+    assert seen.judge().error.kind == "connect"
 
 
 def test_requests_do_not_wait_for_each_other(fake):
@@ -117,7 +119,7 @@ def test_requests_do_not_wait_for_each_other(fake):
     jobs = [gevent.spawn(client.send, body, f"p{number}") for number in range(20)]
     start = time.perf_counter()
     gevent.joinall(jobs)
-    assert all(job.value.error is None for job in jobs)
+    assert all(job.value.judge().error is None for job in jobs)
     # Each takes 0.44 s; one after the other they would take 9 s.
     assert time.perf_counter() - start < 2
 
@@ -128,7 +130,7 @@ def test_a_killed_request_is_observed_as_interrupted(fake):
     job = gevent.spawn(client.send, body, "k")
     gevent.sleep(0.1)
     job.kill()
-    assert job.value.error.kind == "interrupted"
+    assert job.value.judge().error.kind == "interrupted"
 
 
 @pytest.mark.parametrize(
