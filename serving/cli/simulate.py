@@ -1,48 +1,36 @@
-"""`flotilla simulate`: what a policy would have done with a trace's traffic.
-
-The traffic comes from the load tests' own readers, run as a child (`loadtests.schedule`): serving never imports them.
-"""
+"""`flotilla simulate`: what a policy would have done with a trace's traffic."""
 
 from __future__ import annotations
 
-import json as json_module
-import math
-import subprocess
-import sys
-import zlib
-from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from serving.cli.output import as_json, console, stderr, table
+from serving.cli import simulated
+from serving.cli.output import as_json, console, table
 from serving.cli.run import Json
-from serving.errors import ConfigError
-from serving.fleet.autoscaling import Policy, Variant
-from serving.fleet.autoscaling.capacity import shortest_ms
-from serving.fleet.autoscaling.deciding import Rule
-from serving.fleet.autoscaling.hpa import Hpa
-from serving.fleet.autoscaling.queue import Queue
-from serving.fleet.autoscaling.ray_default import RayDefault
-from serving.fleet.autoscaling.slo import SloRule
-from serving.fleet.catalogue import Fleet, load
-from serving.fleet.config import read
+from serving.fleet.catalogue import load
 from serving.fleet.loading import LoadingPolicy
 
-RULES = ("ours", "ray-default", "queue", "hpa")
+Trace = Annotated[Path, typer.Option(help="Scenario (YAML), trace file, or folder of ServeGen's chunks.")]
+ProfilesFile = Annotated[Path | None, typer.Option(help="Engine profiles by model (YAML). What it lacks is by the "
+                                                        "roofline of the catalogue entry.", show_default=False)]
+Model = Annotated[str | None, typer.Option(help="The model of rows that name none.", show_default=False)]
+NodeS = Annotated[float, typer.Option(help="Seconds until a new node is there.", min=0)]
+Seed = Annotated[int, typer.Option(help="Of failures and of what is drawn.", min=0)]
 
 
 def simulate(
     fleet: Annotated[Path, typer.Argument(help="Fleet file: models, promises, prices, replicas.min and max.")],
-    trace: Annotated[Path, typer.Option(help="Scenario (YAML), trace file, or folder of ServeGen's chunks.")],
-    profiles: Annotated[Path, typer.Option(help="Engine profiles by model (YAML).")],
-    policy: Annotated[str, typer.Option(help=f"Who decides: {', '.join(RULES)}.")] = "ours",
-    model: Annotated[str | None, typer.Option(help="The model of rows that name none.")] = None,
+    trace: Trace,
+    profiles: ProfilesFile = None,
+    policy: Annotated[str, typer.Option(help=f"Who decides: {', '.join(simulated.RULES)}.")] = "ours",
+    model: Model = None,
     target: Annotated[float, typer.Option(help="ray-default: ongoing requests per replica; queue: waiting ones; hpa: "
                                                "share of time in steps. 0: their own defaults.", min=0)] = 0.0,
-    node_s: Annotated[float, typer.Option(help="Seconds until a new node is there.", min=0)] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of failures and of what is drawn.", min=0)] = 0,
+    node_s: NodeS = 0.0,
+    seed: Seed = 0,
     mtbf_h: Annotated[float | None, typer.Option(help="Mean hours until a replica fails.", min=0.01)] = None,
     json: Json = False,
 ) -> None:
@@ -50,36 +38,20 @@ def simulate(
 
     The first run compiles the simulator for about a minute and keeps the code.
     """
-    from serving.simulator import compiled
-    from serving.simulator.profile import Profiles
     from serving.simulator.simulate import simulate as run
-    from serving.simulator.world import Chances, Service
+    from serving.simulator.world import Chances
 
-    rule = _rule(policy, target)
+    rule = simulated.rule_of(policy, target)
     found = load(fleet)
-    known = _profiles(profiles, Profiles)
-    asked = _traffic(trace, found, model, seed)
-    services = {}
-    for name, traffic in asked.items():
-        spec = found.models[name]
-        profile = known.of(name, found.variant(name))
-        variant = Variant(found.variant(name), profile.steps, profile.kv_tokens, profile.max_num_seqs,
-                          profile.max_batched_tokens, found.price_nanousd_per_hour(name), spec.replicas.min,
-                          spec.replicas.max, profile.start_s, node_s)
-        first, token = shortest_ms(variant)
-        if first > spec.slo.ttft_ms or token > spec.slo.tpot_ms:
-            raise ConfigError(
-                f"models.{name}.slo: impossible: a lonely request of one token takes {first:.3g} ms to its first token "
-                f"(promised {spec.slo.ttft_ms:g}) and {token:.3g} ms per further one (promised {spec.slo.tpot_ms:g}), "
-                "however many replicas there are")
-        seats = spec.overload.max_in_flight or max(4, math.ceil(profile.max_num_seqs * 1.25))
-        services[name] = (Service(name, Policy(rule, (variant,), spec.slo), (profile,), (seats,), (spec.devices,),
-                                  (False,), spec.routing == "prefix", spec.overload.max_wait_s), traffic)
-    if not compiled.kept():
-        stderr.print("… compiling the simulator, once", highlight=False)
+    known = simulated.read_profiles(profiles)
+    asked = simulated.traffic_of(trace, found, model, seed)
+    used = {name: simulated.profile_of(found, fleet, name, known) for name in asked}
+    services = {name: (simulated.service(found, name, used[name], rule, node_s), asked[name]) for name in asked}
+    simulated.compile_once()
     loading = LoadingPolicy(found.costs.max_loading, found.costs.window_h * 3_600)
     outcomes = run(services, Chances(seed, mtbf_h), loading=loading)
     told = {"policy": policy, "trace": str(trace), "seed": seed,
+            "profiles": {name: profile.model_dump() for name, profile in used.items()},
             "models": {name: figures(outcome) for name, outcome in outcomes.items()}}
     if json:
         as_json(told)
@@ -89,8 +61,9 @@ def simulate(
         (name, f"{m['requests']:,}", f"{m['attainment']:.1%}", _ms(m["ttft_ms"]["p50"]), _ms(m["ttft_ms"]["p95"]),
          _ms(m["tpot_ms"]["p50"]), _ms(m["tpot_ms"]["p95"]), f"{m['gpu_hours']:.2f}", f"{m['usd']:.2f}")
         for name, m in told["models"].items()])
-    console.print(f"by engine profiles: {', '.join(sorted({known.of(n, found.variant(n)).origin for n in asked}))}; "
-                  "an estimate, no measurement", highlight=False, soft_wrap=True)
+    for name, profile in used.items():
+        console.print(f"{name}: engine profile {profile.origin}{profile.source and ': '}{profile.source}; an estimate, "
+                      "no measurement", highlight=False, soft_wrap=True)
 
 
 def figures(outcome: Any) -> dict[str, Any]:
@@ -118,49 +91,6 @@ def figures(outcome: Any) -> dict[str, Any]:
                    "requests": m.hours[h].requests if h in m.hours else 0,
                    "attainment": m.hours[h].attainment if h in m.hours else None} for h in hours],
     }
-
-
-def _rule(name: str, target: float) -> Rule:
-    if name not in RULES:
-        raise ConfigError(f"--policy {name!r}: choose one of {', '.join(RULES)}")
-    if name == "ours":
-        return SloRule()
-    if name == "ray-default":
-        return RayDefault(target) if target else RayDefault()
-    if name == "queue":
-        return Queue(target) if target else Queue()
-    return Hpa(target) if target else Hpa()
-
-
-def _profiles(path: Path, kind: Any) -> Any:
-    if not path.is_file():
-        raise ConfigError(f"--profiles {path}: there is no such file")
-    return read(path, kind)
-
-
-def _traffic(trace: Path, found: Fleet, model: str | None, seed: int) -> dict[str, Any]:
-    from serving.simulator.traffic import traffic
-
-    command = [sys.executable, "-m", "loadtests.schedule", str(trace), "--seed", str(seed)]
-    said = subprocess.run(command, capture_output=True, text=True)
-    if said.returncode:
-        raise ConfigError(said.stderr.strip().removeprefix("loadtests: ") or f"{trace}: cannot be read")
-    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    names = found.callable_names()
-    for line in said.stdout.splitlines():
-        row = json_module.loads(line)
-        asked = row["model"] or model or (next(iter(found.models)) if len(found.models) == 1 else "")
-        name = names.get(asked, asked).partition(":")[0]
-        if name not in found.models:
-            raise ConfigError(f"{trace}: a request for {asked or 'no model'!r}, which is no model of {found.name}; say "
-                              f"--model: {', '.join(found.models)}")
-        rows[name].append(row)
-    length = max((row["at_s"] for those in rows.values() for row in those), default=0.0) + 1.0
-    return {name: traffic([r["at_s"] for r in those], [r["input_tokens"] for r in those],
-                          [r["output_tokens"] for r in those], length,
-                          [r["session"] or zlib.crc32(repr(r["blocks"][:1]).encode()) + n for n, r in enumerate(those)],
-                          [r["blocks"] for r in those], max(1, those[0]["block_tokens"]))
-            for name, those in rows.items()}
 
 
 def _ms(value: float | None) -> str:

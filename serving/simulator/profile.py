@@ -75,6 +75,10 @@ class Profiles(Strict):
                 raise ValueError(f"{name!r} is not model or model@variant")
         return profiles
 
+    def has(self, model: str, variant: str) -> bool:
+        """Whether there is one of a model's variant."""
+        return f"{model}@{variant}" in self.profiles or model in self.profiles
+
     def of(self, model: str, variant: str) -> EngineProfile:
         """The profile of a model's variant. Raises: ConfigError, naming the nearest there is."""
         for name in (f"{model}@{variant}", model):

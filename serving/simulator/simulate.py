@@ -55,7 +55,8 @@ def simulate(services: Mapping[str, tuple[Service, Traffic]], chances: Chances =
              purses: Mapping[str, Purse] | None = None, fleet_cap: int | None = None, unix_s: float = 0.0,
              tick_s: float = 5.0, loading: LoadingPolicy | None = None, keep_steps: bool = False,
              say: Callable[[float], None] | None = None) -> dict[str, Outcome]:
-    """Run a fleet's models through their traffic. Deterministic: the same arguments give the same outcome.
+    """Run a fleet's models through their traffic. Deterministic: the same arguments give the same outcome. The least
+    replicas are ready at its beginning.
 
     `loading`: how idle time is charged; None leaves the books out (replica time is counted all the same). `unix_s`: the
     moment at which the run begins. `tick_s`: between decisions. `say` is told the time every simulated minute.
@@ -66,7 +67,7 @@ def simulate(services: Mapping[str, tuple[Service, Traffic]], chances: Chances =
     steps: dict[str, list[Step]] = {n: [] for n in services}
     capped = fleet_cap is not None or any(p.model_cap is not None for p in purses.values())
     for n, world in worlds.items():
-        world.scale(states[n].target)
+        world.begin(states[n].target)
     length = max(traffic.length_s for _, traffic in services.values())
     now, tick, booked = 0.0, 0, 0.0
     while now < length or (any(w.under_way for w in worlds.values()) and now < length + _LAST_S):

@@ -207,6 +207,16 @@ class World:
                     self._stop(replica)
         self._close_drained()
 
+    def begin(self, wanted: Sequence[int]) -> None:
+        """These many are ready when the run begins: what always runs was started before."""
+        for variant, number in enumerate(wanted):
+            for _ in range(number):
+                self._count += 1
+                replica = _Replica(self._count, variant, "starting", books=self._books(variant))
+                self._replicas.append(replica)
+                self._ready(replica, self.now)
+        self.spent.most = max(self.spent.most, len(self._replicas))
+
     def _start(self, variant: int) -> None:
         self._count += 1
         replica = _Replica(self._count, variant, "node")
@@ -223,13 +233,15 @@ class World:
             self._later(self.now + self.service.policy.variants[variant].node_s, "node", replica)
 
     def _on_node(self, replica: _Replica, since: float) -> None:
-        replica.state, replica.node_since = "starting", since
-        variant = self.service.policy.variants[replica.variant]
-        if self._loading is not None:
-            line = PriceLine.fixed(variant.price)
-            replica.books = ReplicaBooks(line, self.now, self._unix_s, self._loading,
-                                         self.service.profiles[replica.variant].steps, self.money)
+        replica.state, replica.node_since, replica.books = "starting", since, self._books(replica.variant)
         self._later(self.now + self.service.profiles[replica.variant].start_s, "ready", replica)
+
+    def _books(self, variant: int) -> ReplicaBooks | None:
+        if self._loading is None:
+            return None
+        line = PriceLine.fixed(self.service.policy.variants[variant].price)
+        return ReplicaBooks(line, self.now, self._unix_s, self._loading, self.service.profiles[variant].steps,
+                            self.money)
 
     def _later(self, at: float, kind: str, replica: _Replica) -> None:
         heapq.heappush(self._events, (at, replica.number, kind, replica))

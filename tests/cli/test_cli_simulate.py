@@ -13,13 +13,15 @@ PROFILE = ("profiles:\n  qwen: {fixed_s: %s, token_s: 5.0e-5, attention_s: 0, ca
            "max_num_seqs: 16, max_batched_tokens: 2048, start_s: 5}\n")
 
 
-def simulate(folder: Path, *more: str, fixed_s: float = 0.012) -> subprocess.CompletedProcess[str]:
+def simulate(folder: Path, *more: str, fixed_s: float | None = 0.012,
+             fleet: Path = FLEET) -> subprocess.CompletedProcess[str]:
     trace, profiles = folder / "trace.jsonl", folder / "profiles.yaml"
     trace.write_text("".join(json.dumps({"at_s": n * 1.0, "input_tokens": 300, "output_tokens": 20}) + "\n"
                              for n in range(60)))
-    profiles.write_text(PROFILE % fixed_s)
-    command = [sys.executable, "-m", "serving", "simulate", str(FLEET), "--trace", str(trace), "--profiles",
-               str(profiles), *more]
+    command = [sys.executable, "-m", "serving", "simulate", str(fleet), "--trace", str(trace), *more]
+    if fixed_s is not None:
+        profiles.write_text(PROFILE % fixed_s)
+        command += ["--profiles", str(profiles)]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"SIMULATOR_LOOPS": "plain"})
 
 
@@ -36,6 +38,15 @@ def test_what_a_policy_would_have_done_adds_up(tmp_path: Path) -> None:
 def test_promises_that_no_one_can_keep_are_refused_with_numbers(tmp_path: Path) -> None:
     said = simulate(tmp_path, fixed_s=0.05)
     assert said.returncode == 2 and "50" in said.stderr and "25" in said.stderr and "slo" in said.stderr
+
+
+def test_a_model_of_the_catalogue_needs_no_profile(tmp_path: Path) -> None:
+    said = simulate(tmp_path, "--json", fixed_s=None)
+    assert said.returncode == 0, said.stderr
+    told = json.loads(said.stdout)
+    assert told["profiles"]["qwen"]["origin"] == "roofline" and told["models"]["qwen"]["attainment"] > 0.8
+    small = simulate(tmp_path, "--model", "qwen", fixed_s=None, fleet=Path("deployments/fleets/laptop.yaml"))
+    assert small.returncode == 2 and "models.qwen: small:qwen3" in small.stderr and "--profiles" in small.stderr
 
 
 def test_an_unknown_policy_and_a_missing_trace_are_told(tmp_path: Path) -> None:

@@ -64,6 +64,13 @@ def test_a_model_at_zero_wakes_answers_and_sleeps_again() -> None:
     assert found.money.cold_start > 0
 
 
+def test_what_always_runs_is_there_from_the_beginning() -> None:
+    there, woken = run(SloRule(), least=1, most=1, start_s=300), run(SloRule(), least=0, most=1, start_s=300)
+    assert there.measures.ttft.quantile(0.01) < 1 < woken.measures.ttft.quantile(0.01)
+    assert there.money.cold_start == 0 and there.spent.starts == 0 and there.money.residual == 0
+    assert there.spent.gpu_s == pytest.approx(there.length_s)
+
+
 def test_a_longer_start_makes_more_late() -> None:
     assert run(SloRule(), start_s=120).measures.total.good < run(SloRule(), start_s=5).measures.total.good
 

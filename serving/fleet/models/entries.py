@@ -221,6 +221,10 @@ class Catalogue(Mapping[str, Entry]):
         hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(self._names) or 'none'}"
         raise ConfigError(f"the catalogue {self._folder} has no model {name!r}; {hint}")
 
+    def with_source(self, source: str) -> Entry | None:
+        """The entry that has a checkpoint of that hub id; None where none has. Raises: ConfigError."""
+        return next((e for e in self.values() if any(w.source == source for w in e.weights.values())), None)
+
 
 def load(folder: Path) -> Catalogue:
     """The catalogue in a folder. Raises: ConfigError when it is none."""

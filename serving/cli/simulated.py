@@ -1,0 +1,140 @@
+"""What the commands that simulate begin with: a fleet's models as services, and a trace's requests.
+
+The traffic comes from the load tests' own readers, run as a child (`loadtests.schedule`): serving never imports them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import zlib
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serving.cli.output import stderr
+from serving.errors import ConfigError
+from serving.fleet.autoscaling import Policy, Variant
+from serving.fleet.autoscaling.capacity import shortest_ms
+from serving.fleet.autoscaling.deciding import Rule
+from serving.fleet.autoscaling.hpa import Hpa
+from serving.fleet.autoscaling.queue import Queue
+from serving.fleet.autoscaling.ray_default import RayDefault
+from serving.fleet.autoscaling.slo import SloRule
+from serving.fleet.catalogue import Fleet
+from serving.fleet.config import read
+from serving.fleet.models import entries
+
+if TYPE_CHECKING:
+    from serving.simulator.profile import EngineProfile, Profiles
+    from serving.simulator.traffic import Traffic
+    from serving.simulator.world import Service
+
+RULES = ("ours", "ray-default", "queue", "hpa")
+
+
+def rule_of(name: str, target: float) -> Rule:
+    """The rule of a name. target: 0 leaves the rule's own. Raises: ConfigError."""
+    if name not in RULES:
+        raise ConfigError(f"--policy {name!r}: choose one of {', '.join(RULES)}")
+    if name == "ours":
+        return SloRule()
+    if name == "ray-default":
+        return RayDefault(target) if target else RayDefault()
+    if name == "queue":
+        return Queue(target) if target else Queue()
+    return Hpa(target) if target else Hpa()
+
+
+def profile_of(found: Fleet, path: Path, name: str, known: Profiles | None) -> EngineProfile:
+    """The engine profile of a fleet's model: the file's, else by the roofline of its catalogue entry.
+
+    `path`: of the fleet file. Raises: ConfigError where neither is there.
+    """
+    from serving.simulator import byroofline
+
+    if known is not None and known.has(name, found.variant(name)):
+        return known.of(name, found.variant(name))
+    spec = found.models[name]
+    entry = found.entry(name) or entries.load(path.parent / found.catalogue).with_source(spec.source)
+    if entry is None or spec.small_family is not None:
+        if known is not None:
+            return known.of(name, found.variant(name))  # says which there are
+        raise ConfigError(f"models.{name}: {spec.source} is no checkpoint of the catalogue, so there is no roofline of "
+                          "it; give --profiles with its engine profile (`flotilla profile fit REPORT` makes one)")
+    return byroofline.profile_of(name, spec, found.accelerators[spec.accelerator], entry)
+
+
+def read_profiles(path: Path | None) -> Profiles | None:
+    """The engine profiles of a file, if one is named. Raises: ConfigError."""
+    from serving.simulator.profile import Profiles
+
+    if path is None:
+        return None
+    if not path.is_file():
+        raise ConfigError(f"--profiles {path}: there is no such file")
+    return read(path, Profiles)
+
+
+def service(found: Fleet, name: str, profile: EngineProfile, rule: Rule, node_s: float) -> Service:
+    """A fleet's model as the simulator wants it. Raises: ConfigError for promises that no policy can keep."""
+    from serving.simulator.world import Service
+
+    spec = found.models[name]
+    variant = Variant(found.variant(name), profile.steps, profile.kv_tokens, profile.max_num_seqs,
+                      profile.max_batched_tokens, found.price_nanousd_per_hour(name), spec.replicas.min,
+                      spec.replicas.max, profile.start_s, node_s)
+    first, token = shortest_ms(variant)
+    if first > spec.slo.ttft_ms or token > spec.slo.tpot_ms:
+        raise ConfigError(
+            f"models.{name}.slo: impossible: a lonely request of one token takes {first:.3g} ms to its first token "
+            f"(promised {spec.slo.ttft_ms:g}) and {token:.3g} ms per further one (promised {spec.slo.tpot_ms:g}), "
+            "however many replicas there are")
+    seats = spec.overload.max_in_flight or max(4, math.ceil(profile.max_num_seqs * 1.25))
+    return Service(name, Policy(rule, (variant,), spec.slo), (profile,), (seats,), (spec.devices,), (False,),
+                   spec.routing == "prefix", spec.overload.max_wait_s)
+
+
+def compile_once() -> None:
+    """Say so where the simulator's loops must be compiled first."""
+    from serving.simulator import compiled
+
+    if not compiled.kept():
+        stderr.print("… compiling the simulator, once", highlight=False)
+
+
+def rows_of(trace: Path, seed: int, length_s: float | None = None) -> list[dict[str, Any]]:
+    """The requests of a scenario or a trace, as `loadtests.schedule` tells them. Raises: ConfigError."""
+    command = [sys.executable, "-m", "loadtests.schedule", str(trace), "--seed", str(seed)]
+    command += ["--length", str(length_s)] if length_s else []
+    said = subprocess.run(command, capture_output=True, text=True)
+    if said.returncode:
+        raise ConfigError(said.stderr.strip().removeprefix("loadtests: ") or f"{trace}: cannot be read")
+    return [json.loads(line) for line in said.stdout.splitlines()]
+
+
+def traffic_of(trace: Path, found: Fleet, model: str | None, seed: int) -> dict[str, Traffic]:
+    """A trace's traffic by model. `model`: of rows that name none. Raises: ConfigError."""
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    names = found.callable_names()
+    for row in rows_of(trace, seed):
+        asked = row["model"] or model or (next(iter(found.models)) if len(found.models) == 1 else "")
+        name = names.get(asked, asked).partition(":")[0]
+        if name not in found.models:
+            raise ConfigError(f"{trace}: a request for {asked or 'no model'!r}, which is no model of {found.name}; say "
+                              f"--model: {', '.join(found.models)}")
+        rows[name].append(row)
+    length = max((row["at_s"] for those in rows.values() for row in those), default=0.0) + 1.0
+    return {name: as_traffic(those, length) for name, those in rows.items()}
+
+
+def as_traffic(rows: list[dict[str, Any]], length_s: float) -> Traffic:
+    """Rows as arrays."""
+    from serving.simulator.traffic import traffic
+
+    return traffic([r["at_s"] for r in rows], [r["input_tokens"] for r in rows], [r["output_tokens"] for r in rows],
+                   length_s,
+                   [r["session"] or zlib.crc32(repr(r["blocks"][:1]).encode()) + n for n, r in enumerate(rows)],
+                   [r["blocks"] for r in rows], max(1, rows[0]["block_tokens"]) if rows else 1)
