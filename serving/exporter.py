@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from serving import economics, ledgermetrics, overheads, processes
+from serving.budgetmetrics import Budgets
 from serving.fleet.catalogue import price_book
 from serving.fleet.observing import LogSpec
 from serving.ledger.dead import Closer
@@ -49,7 +50,8 @@ def main() -> None:
     logs.configure(found.logs, "exporter")
     book = price_book(found, file)
     samples = ledgermetrics.LedgerSamples(ledger, lambda: [
-        f.even for f in economics.gather(ledger, found, book, time.time(), time.time() - _ECONOMICS_S) if f.even])
+        f.even for f in economics.gather(ledger, found, book, time.time(), time.time() - _ECONOMICS_S) if f.even],
+        budgets=Budgets(ledger, {name: model.limits for name, model in found.models.items()}, time.time))
     server = exporter.serve(found.metrics.host, found.metrics.port, str(counters), samples,
                             samples.targets, lambda: ledgermetrics.spools(settings.spool_dir),
                             Tenants(found.metrics.max_tenants, found.tenants))

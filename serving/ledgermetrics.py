@@ -1,8 +1,8 @@
 """The ledger's truth as samples of the metric table.
 
 `samples` is pure. `LedgerSamples` is what a scrape calls: it reads the ledger in a bounded time and adds what takes
-longer and is computed beside it, at most every half minute: whether the books add up, and break-even. May not happen
-in here: knowing the database.
+longer and is computed beside it, at most every half minute: whether the books add up, break-even, and budgets. May not
+happen in here: knowing the database.
 """
 
 from __future__ import annotations
@@ -148,15 +148,17 @@ class BusyWindow:
 
 
 class LedgerSamples:
-    """What a scrape reads off the ledger. `economics`: every model that can be held against its comparators."""
+    """What a scrape reads off the ledger. `economics`: every model that can be held against its comparators. `budgets`:
+    samples of them."""
 
     def __init__(self, ledger: Ledger, economics: Callable[[], Iterable[Economics]] = tuple,
-                 clock: Callable[[], float] = time.time) -> None:
+                 clock: Callable[[], float] = time.time, budgets: Callable[[], Iterable[Sample]] = tuple) -> None:
         """`clock`: Unix seconds."""
         self._clock, self._busy = clock, BusyWindow()
         self._totals = Background(lambda: sums.totals(ledger, clock()))
         self._residual = Background(lambda: sums.reconcile(ledger).residual_nanousd, clock)
         self._economics = Background(lambda: tuple(economics()), clock)
+        self._budgets = Background(lambda: tuple(budgets()), clock)
 
     def __call__(self) -> list[Sample]:
         """All samples. Raises: LedgerError, also when the ledger does not answer in time."""
@@ -172,7 +174,7 @@ class LedgerSamples:
             made.append(Sample("flotilla_utilisation_ratio", (model.model,), model.utilisation))
             made += [Sample("flotilla_breakeven_utilisation_ratio", (model.model, a.name), a.breakeven)
                      for a in model.against if a.breakeven is not None]
-        return made
+        return made + list(self._budgets.latest(SLOW_S) or ())
 
     def targets(self) -> list[Target]:
         """Replicas whose own metrics may be scraped. Raises: LedgerError."""

@@ -40,6 +40,16 @@ def spent(ledger: Ledger, of: Mapping[str, str], since: float, until: float) -> 
         return Amounts(*db.execute(query).one()).loaded
 
 
+def spent_by(ledger: Ledger, since: float, until: float) -> dict[tuple[str, str], int]:
+    """As `spent`, by tenant and model."""
+    q, c = schema.requests.c, schema.charges.c
+    query = (select(q.tenant, q.model, *(reading.total(c[name]) for name in ("direct", "waste", "idle", "cold_start")))
+             .join_from(schema.requests, schema.charges, c.request_id == q.request_id)
+             .where(q.started_at >= since, q.started_at < until).group_by(q.tenant, q.model))
+    with ledger.snapshot() as db:
+        return {(tenant, model): Amounts(*amounts).loaded for tenant, model, *amounts in db.execute(query)}
+
+
 def charged(ledger: Ledger, request_ids: Sequence[str]) -> dict[str, Charged]:
     """What requests have been charged with over all their replicas; those that none has charged are missing."""
     c, found = schema.charges.c, {}

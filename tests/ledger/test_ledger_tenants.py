@@ -240,6 +240,9 @@ async def test_what_a_budget_has_spent_is_what_its_periods_ended_requests_cost(l
     assert await truth.spent(limit("month", model="llama"), 20.0) == 9
     assert await truth.spent(limit("month", tenant="shop", model="llama"), 20.0) == 0
     assert bounds("month", 20.0) == (0.0, 31 * DAY)
+    by = budgets.spent_by(ledger, *bounds("month", 20.0))
+    assert sum(nano for (tenant, _), nano in by.items() if tenant == "shop") == 173
+    assert sum(nano for (_, model), nano in by.items() if model == "llama") == 9
 
 
 async def test_what_the_ledger_knows_of_single_requests(ledger: Ledger) -> None:
