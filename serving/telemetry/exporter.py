@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from serving.errors import LedgerError
 from serving.telemetry.capping import Capped, Tenants
@@ -134,6 +136,14 @@ def serve_pod(host: str, port: int, multiprocess_dir: str, collect: Callable[[],
     return _server(host, port, registry, multiprocess_dir, tuple)
 
 
+def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    """As prometheus_client chooses; but its OpenMetrics would write vLLM's names (`vllm:…`) without their colon."""
+    encode, kind = choose_encoder(accept)
+    if kind.startswith("application/openmetrics-text"):
+        return partial(openmetrics.generate_latest, escaping=openmetrics.ALLOWUTF8), openmetrics.CONTENT_TYPE_LATEST
+    return encode, kind
+
+
 def _server(host: str, port: int, registry: CollectorRegistry, multiprocess_dir: str,
             targets: Callable[[], Iterable[Target]]) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
@@ -144,7 +154,7 @@ def _server(host: str, port: int, registry: CollectorRegistry, multiprocess_dir:
             try:
                 if path == "/metrics":
                     forget_dead(multiprocess_dir)
-                    encode, kind = choose_encoder(self.headers.get("Accept", ""))
+                    encode, kind = _encoder(self.headers.get("Accept", ""))
                     self._answer(200, kind, encode(registry))
                 elif path == "/targets":
                     found = [{"targets": [t.address], "labels": {"model": t.model, "replica": t.replica}}

@@ -37,10 +37,12 @@ class Prometheus:
         """An instant query's values by their label `model` (empty where they have none)."""
         return {labels.get("model", ""): value for labels, value in self.series(query)}
 
-    def series(self, query: str) -> list[tuple[dict[str, str], float]]:
-        """An instant query's series: labels and value."""
-        found = self._get("query", query=query)["result"]
-        return [(one["metric"], float(one["value"][1])) for one in found]
+    def series(self, query: str, at: float | None = None) -> list[tuple[dict[str, str], float]]:
+        """An instant query's series: labels and value. `at`: Unix seconds, by default now."""
+        found = self._get("query", query=query, **({} if at is None else {"time": str(at)}))
+        if found["resultType"] == "scalar":
+            return [({}, float(found["result"][1]))]
+        return [(one["metric"], float(one["value"][1])) for one in found["result"]]
 
     def exemplars(self, query: str) -> list[tuple[dict[str, str], dict[str, Any]]]:
         """The exemplars of a selector's series in the last minutes: the series' labels, and the exemplar."""
