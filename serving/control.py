@@ -1,7 +1,8 @@
 """The control process: `python -m serving.control`, with a `Plan` on standard input. Prints `ready` when it listens.
 
 One per fleet and machine. It holds the book in which gateways count limits together, unless a quota URL names another
-place, and serves the admin API where the fleet file asks for it. Gateways live on without it, as the fleet file says.
+place, and serves the admin API and the console where the fleet file asks for them. Gateways live on without it, as the
+fleet file says.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from serving import processes
+from serving import processes, runstate
 from serving.fleet.catalogue import Fleet
 from serving.plan import Plan, fleet
 from serving.quotastore.server import BookServer
 from serving.settings import Settings
-from serving.telemetry import logs
+from serving.telemetry import logs, scraping
 
 log = logging.getLogger("flotilla.control")
 SOCKET = "quotas.sock"
@@ -39,7 +40,7 @@ async def serve(plan: Plan, found: Fleet, settings: Settings) -> None:
     if not settings.quota_url:
         book = BookServer(Path(plan.work_dir) / SOCKET)
         await book.start()
-    admin = await _admin(found, settings) if found.admin.enabled else None
+    admin = await _admin(plan, found, settings) if found.admin.enabled else None
     print("ready", flush=True)
     await asked.wait()
     if book is not None:
@@ -51,11 +52,13 @@ async def serve(plan: Plan, found: Fleet, settings: Settings) -> None:
             await asyncio.wait_for(task, 5)
 
 
-async def _admin(found: Fleet, settings: Settings) -> tuple[Any, asyncio.Task[None]]:
+async def _admin(plan: Plan, found: Fleet, settings: Settings) -> tuple[Any, asyncio.Task[None]]:
     import uvicorn
 
     from serving.admin.adapters import Place
     from serving.admin.app import application
+    from serving.console.assemble import Around, add
+    from serving.console.looking import Run
     from serving.identity.oidc import OidcKeyring
     from serving.ledger.live import LedgerKeyring
     from serving.ledger.store import Ledger
@@ -64,6 +67,12 @@ async def _admin(found: Fleet, settings: Settings) -> tuple[Any, asyncio.Task[No
     keys = LedgerKeyring(ledger, pepper)
     app = application(ledger, OidcKeyring(found.oidc, keys) if found.oidc else keys, pepper, found.callable_names,
                       place=Place(found, settings.checkpoints_dir))
+
+    def run() -> Run:
+        state = runstate.read(settings.state_dir)
+        return Run({f.model: f.message for f in state.failures} if state else {}, plan.changes.sources)
+
+    add(app, Around(found, ledger, lambda: scraping.scrape(plan.metrics), run))
     config = uvicorn.Config(app, host=found.admin.host, port=found.admin.port, log_level="warning", access_log=False,
                             lifespan="off", server_header=False, proxy_headers=False)
     server = uvicorn.Server(config)

@@ -286,6 +286,14 @@ class UnsupportedArchitecture(WeightsError):
     cause = "architecture"
 
 
+class ConsoleFull(FlotillaError):
+    """So many consoles or playgrounds are open that no further one may be."""
+
+
+class NoSuchRow(FlotillaError):
+    """There is no request, report or other thing of that name."""
+
+
 class ClusterError(FlotillaError):
     """A Kubernetes cluster did not do what it was asked for."""
 

@@ -20,7 +20,8 @@ from serving.ledger.store import Ledger
 
 _STATUS: dict[type[FlotillaError], int] = {
     errors.MalformedRequest: 400, errors.InvalidKey: 401, errors.ScopeMissing: 403, errors.ConfigError: 400,
-    errors.LedgerError: 503, errors.KeysUnavailable: 503, errors.FlotillaError: 500}
+    errors.NoSuchRow: 404, errors.ConsoleFull: 429, errors.LedgerError: 503, errors.KeysUnavailable: 503,
+    errors.FlotillaError: 500}
 _REFUSED: dict[int | str, dict[str, Any]] = {
     code: {"model": models.Error} for code in (400, 401, 403, 503)}
 
@@ -33,8 +34,8 @@ class Keyring(Protocol):
         ...
 
 
-async def _actor(request: Request) -> str:
-    """Who asks; only an admin may."""
+async def actor(request: Request) -> str:
+    """Who asks, by key id; only an admin may. Raises: InvalidKey, KeysUnavailable, ScopeMissing."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
         raise InvalidKey("send an admin's key as `Authorization: Bearer flt_…`")
@@ -44,7 +45,7 @@ async def _actor(request: Request) -> str:
     return who.key_id
 
 
-Actor = Annotated[str, Depends(_actor)]
+Actor = Annotated[str, Depends(actor)]
 Which = Annotated[str, Path(description="The key's id, the characters it begins with, or its name.")]
 
 
@@ -140,7 +141,7 @@ def application(ledger: Ledger, keyring: Keyring, pepper: bytes, names: Callable
         return models.Audit(data=[models.AuditEntry(**vars(entry)) for entry in found])
 
     if place is not None:
-        app.include_router(adapters.routes(ledger, place, Depends(_actor), _REFUSED, clock))
+        app.include_router(adapters.routes(ledger, place, Depends(actor), _REFUSED, clock))
     return app
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import urllib.error
-import urllib.request
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -25,9 +22,8 @@ from serving.costs.figures import DASH, dollars, percent, seconds
 from serving.errors import FleetNotRunning
 from serving.fleet.slos import Slo
 from serving.plan import Changes, fleet
-from serving.telemetry.view import FleetView, ModelView, Scrape, view
-
-_TIMEOUT_S = 5.0
+from serving.telemetry import scraping
+from serving.telemetry.view import FleetView, ModelView, Scrape, Window
 
 
 def top(
@@ -52,21 +48,17 @@ def top(
 
 def _looks(url: str, slos: dict[str, Slo], every: float, window: float) -> Iterator[FleetView]:
     """A view after each interval, over the newest `window` seconds."""
-    kept = deque([_scrape(url)])
+    seen = Window(slos, window)
+    seen.add(_scrape(url))
     while True:
         time.sleep(every)
-        kept.append(_scrape(url))
-        while len(kept) > 2 and kept[1].at <= kept[-1].at - window:
-            kept.popleft()
-        yield view(kept[0], kept[-1], slos)
+        yield seen.add(_scrape(url))
 
 
 def _scrape(url: str) -> Scrape:
-    plain = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with plain.open(url, timeout=_TIMEOUT_S) as answer:
-            return Scrape.parse(time.monotonic(), answer.read().decode())
-    except (OSError, urllib.error.URLError) as error:
+        return scraping.scrape(url)
+    except OSError as error:
         raise FleetNotRunning(f"the metrics at {url} cannot be read: {error}; `flotilla status` says whether the fleet "
                               "runs") from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -15,6 +15,7 @@ from serving.ledger.store import Ledger
 
 _FOREVER = 1e18
 _BATCH = 500
+_LONGEST_S = 3600.0  # a request that began before is not looked for: the index is by when they began
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,47 @@ def rows(ledger: Ledger, since: float = 0.0, until: float = _FOREVER) -> Iterato
             charged = _charges(db, [row["request_id"] for row in batch])
             for row in batch:
                 yield _row(None, charged[row["request_id"]])
+
+
+def newest(ledger: Ledger, count: int, since: float = 0.0, outcomes: Sequence[str] = (),
+           of: Mapping[str, str] | None = None) -> list[RequestRow]:
+    """The newest requests that gateways have written down and that began at `since` or later, newest first.
+
+    `outcomes`: only those that ended so. `of`: only those of this `tenant`, `key`, `model`.
+    """
+    q = schema.requests.c
+    columns = {"tenant": q.tenant, "key": q.key_id, "model": q.model}
+    query = select(schema.requests).where(q.started_at >= since, *(columns[n] == v for n, v in (of or {}).items()))
+    if outcomes:
+        query = query.where(q.outcome.in_(outcomes))
+    with ledger.snapshot() as db:
+        found = list(db.execute(query.order_by(q.started_at.desc(), q.request_id.desc()).limit(count)).mappings())
+        charged = _charges(db, [row["request_id"] for row in found])
+    return [_row(row, charged.get(row["request_id"], [])) for row in found]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A request that was on one of the same replicas at the same time. Times: Unix seconds."""
+
+    request_id: str
+    source_id: str
+    tenant: str
+    began_at: float
+    ended_at: float
+
+
+def beside(ledger: Ledger, request_id: str, began_at: float, ended_at: float, most: int = 200) -> list[Beside]:
+    """The others that ran on the request's replicas in that time, as gateways saw them, oldest first."""
+    q, c = schema.requests.c, schema.charges.c
+    with ledger.snapshot() as db:
+        at = list(db.execute(select(c.source_id).where(c.request_id == request_id)).scalars())
+        query = (select(q.request_id, c.source_id, q.tenant, q.started_at, (q.started_at + q.duration_s).label("ended"))
+                 .join_from(schema.requests, schema.charges, c.request_id == q.request_id)
+                 .where(q.started_at >= began_at - _LONGEST_S, q.started_at <= ended_at,
+                        q.started_at + q.duration_s >= began_at, c.source_id.in_(at), q.request_id != request_id)
+                 .order_by(q.started_at, q.request_id).limit(most))
+        return [Beside(*row) for row in db.execute(query)]
 
 
 def _pages(db: Connection, query: Select, key: tuple) -> Iterator[list[RowMapping]]:

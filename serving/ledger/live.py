@@ -80,11 +80,12 @@ class LedgerKeyring:
             return
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read())
+        reading = self._reading  # by the time that this one is over, another may have begun
         if patience_s is not None and self._away:
             return
-        done, _ = await asyncio.wait({self._reading}, timeout=patience_s)
+        done, _ = await asyncio.wait({reading}, timeout=patience_s)
         if done:
-            self._reading.result()
+            reading.result()
         else:
             self._away = True
             log.warning("reading the keys takes long; the ones known stay in use")

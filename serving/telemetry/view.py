@@ -1,11 +1,11 @@
 """A fleet as a person watches it: what two scrapes of its metrics, some seconds apart, say about each model.
 
-Pure. Used by `flotilla top`; whatever else shows the fleet live shows the same figures.
+Pure. `flotilla top` and the console show the same figures.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -92,6 +92,21 @@ def view(before: Scrape, after: Scrape, slos: Mapping[str, Slo]) -> FleetView:
         tuple(_model(name, slo, before, after, span, cost.get((name,), 0.0)) for name, slo in slos.items()),
         3600 * sum(cost.values()), bool(up[()]) if up else None, residual.get(()),
     )
+
+
+class Window:
+    """The newest scrapes of some seconds, and what they say together."""
+
+    def __init__(self, slos: Mapping[str, Slo], seconds: float) -> None:
+        self._slos, self._seconds = slos, seconds
+        self._kept: deque[Scrape] = deque()
+
+    def add(self, scrape: Scrape) -> FleetView:
+        """The fleet from the oldest scrape that is still looked at to this one. The first one knows no rates."""
+        self._kept.append(scrape)
+        while len(self._kept) > 2 and self._kept[1].at <= scrape.at - self._seconds:
+            self._kept.popleft()
+        return view(self._kept[0], scrape, self._slos)
 
 
 def _model(name: str, slo: Slo, before: Scrape, after: Scrape, span: float, cost: float) -> ModelView:

@@ -146,6 +146,16 @@ async def test_known_keys_stay_good_while_the_ledger_is_away(
     assert "stay in use" in caplog.text
 
 
+async def test_many_callers_at_once_are_known_while_readings_follow_each_other(sqlite_ledger: Ledger) -> None:
+    text = create(sqlite_ledger)
+    keyring = LedgerKeyring(sqlite_ledger, PEPPER, max_age_s=0.0, miss_age_s=0.0)
+
+    async def often() -> set[str]:
+        return {(await keyring.principal(text)).tenant for _ in range(5)}
+
+    assert await asyncio.gather(*(often() for _ in range(40))) == [{"demo"}] * 40
+
+
 async def test_keys_that_were_never_readable_are_not_called_wrong(ledger: Ledger) -> None:
     """A good key must not be told that it is bad because the ledger is away."""
     text = create(ledger)

@@ -1,0 +1,66 @@
+"""The console on a real port, over a made-up fleet and a ledger in a file."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvicorn
+from fake_fleet import FakeFleet
+from ledger_samples import PEPPER
+
+from serving.admin.app import application
+from serving.console.assemble import Around, add
+from serving.console.looking import Run
+from serving.ledger import keys, tenants
+from serving.ledger.keys import Grant
+from serving.ledger.live import LedgerKeyring
+from serving.ledger.store import Ledger
+
+EVERY_S = 0.05
+
+
+@dataclass
+class Rig:
+    """`url`: of the page. `run`: what the run's state says."""
+
+    fake: FakeFleet
+    ledger: Ledger
+    key: str
+    plain_key: str
+    url: str = ""
+    run: Run = Run({}, {})
+    folder: Path = field(default_factory=Path)
+
+
+@contextmanager
+def running(folder: Path, every_s: float = EVERY_S, prepare: Callable[[Rig], None] = lambda rig: None) -> Iterator[Rig]:
+    """A console, served by a thread until the end."""
+    ledger = Ledger.open(folder / "ledger.db")
+    fake = FakeFleet()
+    tenants.seed(ledger, fake.fleet.tenants, 1.0)
+    text, _ = keys.create(ledger, "shop", "root", PEPPER, 1.0, Grant(scopes=("admin",)))
+    plain, _ = keys.create(ledger, "shop", "app", PEPPER, 1.0)
+    rig = Rig(fake, ledger, text, plain, folder=folder)
+    prepare(rig)
+    app = application(ledger, LedgerKeyring(ledger, PEPPER, max_age_s=0.05, miss_age_s=0.0), PEPPER, lambda: ("qwen",))
+    add(app, Around(fake.fleet, ledger, fake.scrape, lambda: rig.run), every_s)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not server.started:
+        assert time.monotonic() < deadline and thread.is_alive(), "the console did not start"
+        time.sleep(0.005)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    rig.url = f"http://127.0.0.1:{port}/console/"
+    try:
+        yield rig
+    finally:
+        server.force_exit = server.should_exit = True
+        thread.join(10)
+        ledger.close()
