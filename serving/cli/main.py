@@ -20,6 +20,7 @@ from serving.cli import (
     render,
     run,
     simulate,
+    status,
     tenants,
     top,
 )
@@ -34,7 +35,7 @@ app = typer.Typer(
 _RUN, _FILES, _WHO, _LOAD, _CLUSTER = "Running", "Files and settings", "Who and how much", "Load tests", "Kubernetes"
 app.command(rich_help_panel=_RUN)(run.up)
 app.command(rich_help_panel=_RUN)(run.down)
-app.command(rich_help_panel=_RUN)(run.status)
+app.command("status", rich_help_panel=_RUN)(status.status_)
 app.command(rich_help_panel=_RUN)(top.top)
 app.command(rich_help_panel=_FILES)(fleet.check)
 app.command(rich_help_panel=_FILES)(fleet.schema)

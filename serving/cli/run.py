@@ -1,4 +1,4 @@
-"""`flotilla up`, `down`, `status`: the life of a fleet on this machine."""
+"""`flotilla up`, `down`: the life of a fleet on this machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -16,10 +15,8 @@ from rich.live import Live
 from rich.text import Text
 
 from serving import launch, runstate
-from serving.cli.output import as_json, console, settings, stderr, table
-from serving.errors import ConfigError, FleetNotRunning, StartFailed
-from serving.ledger import sums
-from serving.ledger.store import Ledger
+from serving.cli.output import console, settings, stderr
+from serving.errors import ConfigError, StartFailed
 from serving.plan import Changes
 from serving.runstate import RunState, StepDone
 
@@ -140,25 +137,3 @@ def down() -> None:
     """Stop the fleet and wait until none of its processes is left."""
     state = launch.stop(settings())
     console.print(f"stopped {state.fleet_name}")
-
-
-def status(json: Json = False) -> None:
-    """Show whether a fleet runs here and how its replicas are. Exits with 3 when none runs."""
-    own = settings()
-    state = runstate.read(own.state_dir)
-    running = state is not None and state.running
-    kept = own.database_url or own.ledger_path.exists()
-    totals = sums.totals(Ledger.open(own.database), time.time()) if kept else None
-    replicas = [r.record for r in totals.replicas if r.alive] if totals else []
-    if json:
-        as_json({"running": running, "run": asdict(state) if state else None,
-                 "replicas": [asdict(r) for r in replicas]})
-    elif state is not None and running:
-        console.print(f"{state.fleet_name}: {state.state}  API {state.api}/v1  metrics {state.metrics}  "
-                      f"logs {state.logs}", highlight=False, soft_wrap=True)
-        table(["replica", "model", "variant", "state", "busy s>", "idle s>", "cold s>"],
-              [(r.source_id, r.model, r.variant, "ready" if r.ready else "starting", f"{r.busy_ns / 1e9:.1f}",
-                f"{r.idle_ns / 1e9:.1f}", f"{r.cold_ns / 1e9:.1f}") for r in replicas])
-        report(state)
-    if not running:
-        raise FleetNotRunning(f"no fleet runs here{f' (the last one: {state.error})' if state and state.error else ''}")

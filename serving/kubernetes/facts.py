@@ -54,8 +54,8 @@ def gather(cluster: Cluster, docs: Iterable[Doc], secrets: Iterable[str]) -> Fac
 
     Raises: ClusterUnreachable, or NotAllowed when the cluster does not even say its version.
     """
-    def seen(kind: Kind, namespace: str | None = None, labels: str = "") -> Seen:
-        return _seen(lambda: cluster.items(kind, namespace, labels))
+    def listed(kind: Kind, namespace: str | None = None, labels: str = "") -> Seen:
+        return seen(lambda: cluster.items(kind, namespace, labels))
 
     found, unknown_secrets = {}, ""
     for name in sorted(set(secrets)):
@@ -69,16 +69,17 @@ def gather(cluster: Cluster, docs: Iterable[Doc], secrets: Iterable[str]) -> Fac
         found[name] = None if secret is None else tuple(secret.get("data") or {})
     return Facts(
         version=cluster.version(), namespace=cluster.namespace,
-        namespaces=_seen(lambda: [n for n in [cluster.get(kinds.NAMESPACES, cluster.namespace)] if n]),
-        nodes=seen(kinds.NODES), pods=seen(kinds.PODS, ""), definitions=seen(kinds.DEFINITIONS),
-        operators=seen(kinds.DEPLOYMENTS, "", "app.kubernetes.io/name=kuberay-operator"),
-        storage_classes=seen(kinds.STORAGE_CLASSES), prometheuses=seen(kinds.PROMETHEUSES, ""),
-        gateway_classes=seen(kinds.GATEWAY_CLASSES), quotas=seen(kinds.QUOTAS),
-        dns=seen(kinds.ENDPOINT_SLICES, "kube-system", "k8s-app=kube-dns"),
+        namespaces=seen(lambda: [n for n in [cluster.get(kinds.NAMESPACES, cluster.namespace)] if n]),
+        nodes=listed(kinds.NODES), pods=listed(kinds.PODS, ""), definitions=listed(kinds.DEFINITIONS),
+        operators=listed(kinds.DEPLOYMENTS, "", "app.kubernetes.io/name=kuberay-operator"),
+        storage_classes=listed(kinds.STORAGE_CLASSES), prometheuses=listed(kinds.PROMETHEUSES, ""),
+        gateway_classes=listed(kinds.GATEWAY_CLASSES), quotas=listed(kinds.QUOTAS),
+        dns=listed(kinds.ENDPOINT_SLICES, "kube-system", "k8s-app=kube-dns"),
         secrets=found, unknown_secrets=unknown_secrets, forbidden=tuple(_forbidden(cluster, docs)))
 
 
-def _seen(read: Callable[[], list[Doc]]) -> Seen:
+def seen(read: Callable[[], list[Doc]]) -> Seen:
+    """What `read` finds, or why it may not. Raises: ClusterUnreachable."""
     try:
         return Seen(tuple(read()))
     except ClusterUnreachable:

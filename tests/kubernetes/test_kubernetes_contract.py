@@ -223,6 +223,8 @@ def test_helm_installs_upgrades_rolls_back_and_takes_away(api: ApiServer) -> Non
         installed = cluster.get(kinds.RAY_SERVICES, "flotilla")
         assert installed["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm"
         before = cluster.get(*exporter)
+        told = CliRunner().invoke(app, ["status", "--kubernetes", "-n", api.namespace, "--json"])
+        assert {"qwen", "llama"} <= {m["name"] for m in json.loads(told.stdout)["models"]}, told.output
         helm.run(["upgrade", *where, "--set", "gateways.replicas=2"])
         assert gateways(cluster) == 2
         assert cluster.get(*exporter)["spec"] == before["spec"], "what is not concerned stays as it is"
