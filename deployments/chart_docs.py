@@ -1,4 +1,5 @@
-"""Makes what the chart's values.yaml and the shipped fleets decide: README.md, values.schema.json, ci/*-values.yaml.
+"""Makes what the chart's values.yaml and the shipped fleets decide: README.md, values.schema.json, ci/*-values.yaml,
+and what the chart renders for the production fleet (tests/chart/golden).
 
     python deployments/chart_docs.py            write them
     python deployments/chart_docs.py --check    say which are out of date, and exit with 1 when any is
@@ -165,15 +166,30 @@ def main(arguments: list[str]) -> int:
     except DocsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    stale = [path for path, text in files.items() if not path.exists() or path.read_text() != text]
-    if "--check" in arguments:
-        for path in stale:
-            print(f"out of date: {path.relative_to(ROOT)}; run python deployments/chart_docs.py")
-        return 1 if stale else 0
+    check = "--check" in arguments
+    stale = _compared(files, check)
+    if not (stale and check):  # what is rendered follows from the files above
+        from chart_golden import GOLDEN, golden
+
+        rendered = golden()
+        stale += _compared(rendered, check)
+        for path in set(GOLDEN.glob("*.yaml")) - rendered.keys():
+            stale.append(path)
+            if not check:
+                path.unlink()
     for path in stale:
+        print(f"out of date: {path.relative_to(ROOT)}; run python deployments/chart_docs.py" if check
+              else f"written: {path.relative_to(ROOT)}")
+    return 1 if stale and check else 0
+
+
+def _compared(files: dict[Path, str], check: bool) -> list[Path]:
+    """The files whose text is another one; written anew unless only a check was asked for."""
+    stale = [path for path, text in files.items() if not path.exists() or path.read_text() != text]
+    for path in () if check else stale:
+        path.parent.mkdir(exist_ok=True)
         path.write_text(files[path])
-        print(f"written: {path.relative_to(ROOT)}")
-    return 0
+    return stale
 
 
 if __name__ == "__main__":

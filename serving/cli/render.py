@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,12 +25,22 @@ Over = Annotated[list[Path] | None, typer.Option(
     "--values", "-f", help="Values of your own, over those of the fleet. May be repeated.")]
 
 
+# what Helm's and KubeRay's YAML take for a number or a truth although Python's takes it for a text: 1e3, n
+_NOT_A_TEXT_EVERYWHERE = re.compile(r"[-+.0-9].*|y|n", re.IGNORECASE)
+
+
 class _Text(yaml.SafeDumper):
-    """Texts of several lines as blocks, so that a person can read them."""
+    """Texts of several lines as blocks, so that a person can read them; quotes where another YAML would see none."""
+
+
+def _style(text: str) -> str | None:
+    if "\n" in text:
+        return "|"
+    return "'" if _NOT_A_TEXT_EVERYWHERE.fullmatch(text) else None
 
 
 _Text.add_representer(str, lambda dumper, text: dumper.represent_scalar(
-    "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None))
+    "tag:yaml.org,2002:str", text, style=_style(text)))
 
 
 def as_yaml(value: Any) -> str:

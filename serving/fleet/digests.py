@@ -35,8 +35,18 @@ def of_model(fleet: Fleet, name: str, compared: tuple[object, ...] = ()) -> str:
 
 
 def of_gateway(fleet: Fleet) -> str:
-    """The digest of all that a gateway is made from: the whole file but the number of gateways."""
-    return _digest(fleet.model_dump(mode="json", exclude={"gateway": {"replicas"}, "prices": True}))
+    """The digest of all that a gateway is made from: the whole file but the numbers of gateways and of replicas, of
+    which a gateway only asks whether there may be none."""
+    plain = fleet.model_dump(mode="json", exclude={"gateway": {"replicas"}, "prices": True})
+    for name, spec in fleet.models.items():
+        plain["models"][name]["replicas"] = spec.replicas.min == 0
+    return _digest(plain)
+
+
+def of_weights(fleet: Fleet) -> str:
+    """The digest of the weights that have to be there: those of models and of their adapters."""
+    return _digest({name: [spec.source, spec.revision, sorted(a.source for a in spec.adapters.values())]
+                    for name, spec in fleet.models.items()})
 
 
 def _digest(part: dict[str, Any]) -> str:

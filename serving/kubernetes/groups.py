@@ -1,7 +1,8 @@
 """Worker groups: for each accelerator profile, what one of its pods has and how many pods the fleet needs.
 
-A pod is as large as the largest part of a replica that must stay on one host (tensor parallelism; pipeline stages may
-go to several pods). Smaller replicas share it. Pure: only the fleet decides, and values.yaml may overrule.
+A pod is as large as the largest part of a replica that must stay on one host (tensor parallelism, data-parallel ranks;
+pipeline stages may go to several pods). Smaller replicas share it. Pure: only the fleet decides, and values.yaml may
+overrule.
 """
 
 from __future__ import annotations
@@ -87,9 +88,9 @@ def pod_devices(profile: AcceleratorProfile, specs: Iterable[ModelSpec]) -> int:
 
 
 def units(specs: Iterable[ModelSpec], which: Literal["min", "max"]) -> list[int]:
-    """What has to be placed, in devices that must be together: a unit per pipeline stage of each replica."""
-    return [resources.node_devices(m) for m in specs
-            for _ in range(getattr(m.replicas, which) * m.engine.pipeline_parallel_size)]
+    """What has to be placed, in devices that must be together: a unit per host that a replica spans."""
+    return [together for m in specs if (together := resources.node_devices(m))
+            for _ in range(getattr(m.replicas, which) * resources.hosts(m, together))]
 
 
 def pods(wanted: Iterable[int], devices: int) -> int:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from serving.fleet import resources
+from serving.fleet import digests, resources
 from serving.kubernetes.clusterfleet import ClusterFleet
 from serving.kubernetes.groups import Group, groups
 from serving.kubernetes.placing import node_selector, tolerations
@@ -33,7 +33,8 @@ def values(cluster: ClusterFleet, serve_config: str) -> dict[str, Any]:
         "drainSeconds": math.ceil(fleet.gateway.request_timeout_s) + _AFTER_STREAMS_S,
         "gateways": {"replicas": fleet.gateway.replicas},
         "nodeLabels": {"enabled": any(fleet.accelerators[g.profile].needs_labels for g in found)},
-        "models": {"hub": hub, "small": any(m.small_family for m in fleet.models.values())},
+        "models": {"hub": hub, "small": any(m.small_family for m in fleet.models.values()),
+                   "weights": digests.of_weights(fleet)},
         "workerGroups": {g.name: worker_group(g) for g in found},
         "prometheusRule": {"groups": rule_file(slos, fleet.ledger.spool_bytes)["groups"]},
     }

@@ -13,6 +13,7 @@ from typing import Any
 
 import jsonschema
 import kubernetes_validate
+import kubernetes_validate.utils
 import yaml
 
 from serving.kubernetes import helm
@@ -25,12 +26,21 @@ GATEWAY_API = "gateway.networking.k8s.io/v1"
 VERSIONS = tuple(f"1.{minor}" for minor in range(30, int(kubernetes_validate.latest_version().split(".")[1]) + 1))
 SECRETS = {"secrets": {"keyPepper": "p", "replicaSecret": "s", "databaseUrl": "postgresql://u:p@db/f"}}
 Doc = dict[str, Any]
+# it reads its schemas again for every object, which takes longer than holding the object against them
+for _reader in ("schema_contents", "all_versions"):
+    setattr(kubernetes_validate.utils, _reader, functools.cache(getattr(kubernetes_validate.utils, _reader)))
 
 
 def rendered(files: Sequence[Path] = (), values: dict[str, Any] | None = None, api: Sequence[str] = (GATEWAY_API,),
              release: str = "flotilla") -> list[Doc]:
     """The objects of the chart; renderings are kept, because each takes a quarter of a second."""
     return _parsed(_text(tuple(files), yaml.safe_dump(values or {}), tuple(api), release))
+
+
+def rendered_text(values: str, api: Sequence[str] = (GATEWAY_API,)) -> list[Doc]:
+    """The objects of the chart for values that stand in one text."""
+    return _parsed(helm.run(["template", "flotilla", str(CHART), "--namespace", "models", *_options((), api),
+                             "--values", "-"], values))
 
 
 @functools.cache

@@ -14,7 +14,7 @@
 
 {{- define "flotilla.selector" -}}
 app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- /* Labels of every object. */ -}}
@@ -32,7 +32,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- /* Labels of a pod by its part. KubeRay sets app.kubernetes.io/name of Ray's pods itself, so parts have a label of
 ours. Call: (dict "root" . "part" "gateway"). */ -}}
 {{- define "flotilla.podLabels" -}}
-flotilla.dev/release: {{ .root.Release.Name }}
+flotilla.dev/release: {{ .root.Release.Name | quote }}
 flotilla.dev/part: {{ .part }}
 {{- with .root.Values.commonLabels }}
 {{ toYaml . }}
@@ -40,7 +40,7 @@ flotilla.dev/part: {{ .part }}
 {{- end }}
 
 {{- define "flotilla.partSelector" -}}
-flotilla.dev/release: {{ .root.Release.Name }}
+flotilla.dev/release: {{ .root.Release.Name | quote }}
 flotilla.dev/part: {{ .part }}
 {{- end }}
 
@@ -56,7 +56,7 @@ flotilla.dev/part: {{ .part }}
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
 {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -8,7 +8,7 @@
 {{- if .Values.postgresql.enabled }}
 - to:
     - podSelector:
-        matchLabels: {app.kubernetes.io/name: postgresql, app.kubernetes.io/instance: {{ .Release.Name }}}
+        matchLabels: {app.kubernetes.io/name: postgresql, app.kubernetes.io/instance: {{ .Release.Name | quote }}}
   ports:
     - {port: 5432}
 {{- end }}
@@ -21,7 +21,7 @@
 {{- end -}}
 {{- define "flotilla.rayPods" -}}
 podSelector:
-  matchLabels: {flotilla.dev/release: {{ .Release.Name }}}
+  matchLabels: {flotilla.dev/release: {{ .Release.Name | quote }}}
   matchExpressions:
     - {key: flotilla.dev/part, operator: In, values: [head, gateway, model]}
 {{- end -}}

@@ -122,7 +122,7 @@ Call: (dict "root" . "profile" "h100" or "" "image" …). */ -}}
 {{- end }}
 {{- if and .profile (or $root.Values.models.small (and $root.Values.models.hub (ne $root.Values.modelCache.type "none") (not $root.Values.modelCache.offline))) }}
 - {{ include "flotilla.container" (dict "root" $root "name" "weights" "image" .image) | nindent 2 | trim }}
-  command: [python, -m, serving.clusterweights, /etc/flotilla/fleet.yaml, --checkpoints, /var/lib/flotilla/checkpoints, --accelerator, {{ .profile }}
+  command: [python, -m, serving.clusterweights, /etc/flotilla/fleet.yaml, --checkpoints, /var/lib/flotilla/checkpoints, --accelerator, {{ .profile | quote }}
 {{- if and $root.Values.models.hub (ne $root.Values.modelCache.type "none") (not $root.Values.modelCache.offline) }}, --cache, {{ $root.Values.modelCache.mountPath }}/hub{{ end }}]
   env:
     - {name: HOME, value: /home/flotilla}
@@ -166,10 +166,10 @@ securityContext:
 {{ toYaml $root.Values.security.pod | indent 2 }}
 {{- include "flotilla.pull" $root }}
 {{- with .values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .values.runtimeClassName }}
-runtimeClassName: {{ . }}
+runtimeClassName: {{ . | quote }}
 {{- end }}
 {{- with .values.nodeSelector }}
 nodeSelector:
