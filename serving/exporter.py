@@ -26,6 +26,7 @@ from serving.settings import Settings
 from serving.telemetry import exporter, logs
 from serving.telemetry.capping import Tenants
 
+_NAMED = "named-tenants.json"
 _DEAD_S = 10.0  # between looks for what died
 _ECONOMICS_S = 3600.0  # over which utilisation and break-even are told
 
@@ -54,7 +55,7 @@ def main() -> None:
         budgets=Budgets(ledger, {name: model.limits for name, model in found.models.items()}, time.time))
     server = exporter.serve(found.metrics.host, found.metrics.port, str(counters), samples,
                             samples.targets, lambda: ledgermetrics.spools(settings.spool_dir),
-                            Tenants(found.metrics.max_tenants, found.tenants))
+                            Tenants(found.metrics.max_tenants, found.tenants, settings.state_dir / _NAMED))
     readings = DurableReadings(ledger, own_spool(settings.spool_dir, "exporter", found.ledger.spool_bytes))
     keeper = overheads.OverheadKeeper(overheads.meters(found, ("head", "storage")), readings).start()
     adopter = Adopter(settings.spool_dir, ledger, _DEAD_S, Closer(ledger).look)

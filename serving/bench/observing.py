@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -24,6 +25,9 @@ from serving.bench.arms import Place
 from serving.bench.children import Child, apply, free_port
 from serving.bench.gateway import Say, keep_logs, machine
 from serving.bench.metering import interval
+from serving.fleet.observing import LogSpec
+from serving.fleet.records import RequestRecord, Tokens
+from serving.telemetry.access import AccessLog
 
 LIMIT = 0.01  # of throughput that looking may take
 PLAIN = "plain"
@@ -70,6 +74,33 @@ ARMS = {arm.name: arm for arm in (
 )}
 
 
+def access_log_us(form: str, folder: Path, lines: int = 20_000) -> dict[str, float]:
+    """Microseconds of CPU that the access log takes by itself for a request: on the request's way, for its line, which
+    a thread writes later, and for a request beyond the limit of lines. Of the whole gateway's time it is too small a
+    part to be seen."""
+    spec = LogSpec.model_validate({"form": form, "access_per_s": lines})
+    records = [RequestRecord(f"flo-{n:032x}", "", "demo", "key_1", "qwen", "chat_completions", 200, "finished",
+                             1.7e9 + n / lines_per_s(), 0.9, True, 0.2, Tokens(9, 4, 3)) for n in range(lines)]
+    log = AccessLog(spec, folder, 0)
+    whole, way = time.process_time_ns(), time.thread_time_ns()
+    for record in records:
+        log.put(record, 0.000123, "")
+    way = time.thread_time_ns() - way
+    log.close()
+    whole = time.process_time_ns() - whole
+    beyond = time.thread_time_ns()
+    for record in records:
+        log.put(record, 0.000123, "")
+    beyond = time.thread_time_ns() - beyond
+    return {"request_us": round(way / lines / 1e3, 3), "line_us": round((whole - way) / lines / 1e3, 3),
+            "beyond_us": round(beyond / lines / 1e3, 3)}
+
+
+def lines_per_s() -> int:
+    """Lines a second that a gateway writes at most, by default."""
+    return LogSpec().access_per_s
+
+
 @dataclass(frozen=True)
 class ObservingPlan:
     """What to measure."""
@@ -110,7 +141,9 @@ def measure(plan: ObservingPlan, say: Say) -> dict[str, Any]:
                     paced = relay._one(child, load(_STREAMS, True, _STREAMS, _CHUNKS, _PAUSE_US))
                 rounds[name].append({"requests": whole["requests_per_core_s"], "chunks": paced["chunks_per_core_s"],
                                      "requests_per_s": whole["requests_per_s"]})
-    return {"machine": machine(), "rounds": plan.rounds, "limit": LIMIT,
+    with tempfile.TemporaryDirectory() as logs:
+        own = {form: access_log_us(form, Path(logs) / form) for form in ("human", "json")}
+    return {"machine": machine(), "rounds": plan.rounds, "limit": LIMIT, "access_log": own,
             "arms": [_row(name, rounds) for name in plan.names]}
 
 
@@ -123,6 +156,12 @@ def _row(name: str, rounds: dict[str, list[dict[str, float]]]) -> dict[str, Any]
         row[part] = {"median": statistics.median(mine), "ratio": round(statistics.median(ratios), 4),
                      "interval_95": [round(v, 4) for v in interval(ratios)]}
     return row
+
+
+def share(own: dict[str, float], requests_per_s: float) -> float:
+    """The part of one core that the access log takes at so many requests a second."""
+    written = min(requests_per_s, lines_per_s())
+    return (written * (own["request_us"] + own["line_us"]) + (requests_per_s - written) * own["beyond_us"]) / 1e6
 
 
 def within(row: dict[str, Any]) -> bool:

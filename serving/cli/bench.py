@@ -96,7 +96,7 @@ def observing_(
     requests: Annotated[int, typer.Option(help="Whole answers per round.", min=100)] = 8_000,
     json: Json = False,
 ) -> None:
-    """What tracing and scraping take from a gateway.
+    """What tracing, logging and scraping take from a gateway.
 
     Writes bench-observing.json into the folder of reports.
     """
@@ -121,6 +121,11 @@ def show_observing(report: dict[str, Any]) -> None:
            for r in report["arms"]], title=f"{report['rounds']} rounds, each beside the plain gateway of its round")
     for row in report["arms"]:
         console.print(f"{row['name']}: {row['says']}", style="dim", highlight=False)
+    most = report["arms"][0]["requests"]["median"]
+    for form, own in report["access_log"].items():
+        console.print(f"the access log ({form}) by itself: {own['request_us']:.2f} µs of a request, "
+                      f"{own['line_us']:.2f} µs of its line; at {most:,.0f} requests a second "
+                      f"{observing.share(own, most):.2%} of a core", highlight=False, soft_wrap=True)
 
 
 @app.command("metering")

@@ -7,7 +7,6 @@ that callers or models say.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -15,13 +14,15 @@ from collections import deque
 from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from serving.fleet.observing import LogSpec
 from serving.fleet.records import RequestRecord
 from serving.telemetry.logs import moment
 
 log = logging.getLogger(__name__)
+_ENCODER = msgspec.json.Encoder()
 _EVERY_S = 0.25
 _FILES = 4  # that share the disk space
 _Line = tuple[RequestRecord, float | None, str]
@@ -33,8 +34,9 @@ class AccessLog:
     def __init__(self, spec: LogSpec, folder: Path, number: int,
                  clock: Callable[[], float] = time.monotonic) -> None:
         self._json, self._limit, self._clock = spec.form == "json", spec.access_per_s, clock
-        self._second, self._count = 0, 0
-        self._left_out, self._told = 0, 0  # counted by the one who puts, and by the thread
+        # counted by the one who puts, and set by the thread: a request neither looks at a clock nor takes a lock
+        self._count, self._left_out = 0, 0
+        self._until, self._told, self._second = self._limit, 0, int(clock())
         self._lines: deque[_Line] = deque()
         folder.mkdir(parents=True, exist_ok=True)
         self.file = folder / f"access-{number}.log"
@@ -47,10 +49,7 @@ class AccessLog:
 
     def put(self, record: RequestRecord, cost_usd: float | None, trace_id: str) -> None:
         """A request is over."""
-        second = int(self._clock())
-        if second != self._second:
-            self._second, self._count = second, 0
-        if self._count >= self._limit:
+        if self._count >= self._until:
             self._left_out += 1
             return
         self._count += 1
@@ -68,6 +67,9 @@ class AccessLog:
         self._handler.close()
 
     def _flush(self) -> None:
+        second = int(self._clock())
+        if second != self._second:
+            self._second, self._until = second, self._count + self._limit
         try:
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
             text = [as_json(*line) if self._json else as_text(*line) for line in lines]
@@ -75,26 +77,47 @@ class AccessLog:
                 self._told += left_out
                 said = f"{left_out} requests above {self._limit} a second are left out; the ledger has them"
                 at = moment(time.time())
-                text.append(json.dumps({"at": at, "left_out": left_out}) if self._json else f"{at} {said}")
+                told = _ENCODER.encode({"at": at, "left_out": left_out}).decode()
+                text.append(told if self._json else f"{at} {said}")
             if text:
                 self._handler.handle(logging.makeLogRecord({"msg": "\n".join(text)}))
         except Exception:  # a full disk must not end the thread
             log.exception("the access log cannot be written")
 
 
+class _Row(msgspec.Struct, omit_defaults=True):
+    """A request as an object; what is not known is left out."""
+
+    at: str
+    code: int
+    outcome: str
+    endpoint: str
+    duration_s: float
+    stream: bool
+    request_id: str = ""
+    caller_id: str = ""
+    trace_id: str = ""
+    tenant: str = ""
+    key_id: str = ""
+    model: str = ""
+    adapter: str = ""
+    preset: str = ""
+    ttft_s: float | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost_usd: float | None = None
+
+
 def as_json(record: RequestRecord, cost_usd: float | None, trace_id: str) -> str:
     """A request as an object."""
-    tokens = record.tokens
-    found: dict[str, Any] = {
-        "at": moment(record.started_at), "request_id": record.request_id, "caller_id": record.caller_id,
-        "trace_id": trace_id, "tenant": record.tenant, "key_id": record.key_id, "endpoint": record.endpoint,
-        "model": record.model, "adapter": record.adapter, "preset": record.preset, "code": record.code,
-        "outcome": record.outcome, "stream": record.stream, "duration_s": round(record.duration_s, 4),
-        "ttft_s": None if record.ttft_s is None else round(record.ttft_s, 4),
-        "prompt_tokens": tokens.prompt if tokens else None, "cached_tokens": tokens.cached if tokens else None,
-        "completion_tokens": tokens.completion if tokens else None, "cost_usd": cost_usd,
-    }
-    return json.dumps({k: v for k, v in found.items() if v not in ("", None)})
+    tokens, ttft_s = record.tokens, record.ttft_s
+    prompt, cached, completion = (tokens.prompt, tokens.cached, tokens.completion) if tokens else (None, None, None)
+    row = _Row(moment(record.started_at), record.code, record.outcome, record.endpoint, round(record.duration_s, 4),
+               record.stream, record.request_id, record.caller_id, trace_id, record.tenant, record.key_id, record.model,
+               record.adapter, record.preset, None if ttft_s is None else round(ttft_s, 4), prompt, cached, completion,
+               cost_usd)
+    return _ENCODER.encode(row).decode()
 
 
 def as_text(record: RequestRecord, cost_usd: float | None, trace_id: str) -> str:

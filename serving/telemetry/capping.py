@@ -1,38 +1,69 @@
 """A bound on the values of the label `tenant`: whoever comes after so many is counted together, as `other`.
 
-Whoever has a name keeps it for the exporter's life, so that no counter goes back or jumps.
+Whoever has a name keeps it, over restarts of the exporter too, so that no counter goes back or jumps.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
 from serving.telemetry.exemplars import newer
 
+log = logging.getLogger(__name__)
 OTHER = "other"
 LABEL = "tenant"
 
 
 class Tenants:
-    """Who is named. `first`: those who are in any case, in order."""
+    """Who is named. `first`: those who have a name before they come, in order. `file`: where names are kept; one that
+    cannot be read or written is a warning."""
 
-    def __init__(self, limit: int, first: Iterable[str] = ()) -> None:
-        self._limit, self._lock = limit, threading.Lock()  # scrapes may overlap
-        self._named = dict.fromkeys(list(first)[:limit])
+    def __init__(self, limit: int, first: Iterable[str] = (), file: Path | None = None) -> None:
+        self._limit, self._file, self._lock = limit, file, threading.Lock()  # scrapes may overlap
+        kept = _read(file)
+        self._named = dict.fromkeys(list(dict.fromkeys([*kept, *first]))[:limit])
+        if list(self._named) != kept:
+            self._keep()
 
     def name(self, tenant: str) -> str:
         """What a tenant is counted as. The empty one, of no tenant, stays."""
         if not tenant or tenant in self._named:
             return tenant
         with self._lock:
+            if tenant in self._named:
+                return tenant
             if len(self._named) >= self._limit:
                 return OTHER
             self._named[tenant] = None
+            self._keep()
         return tenant
+
+    def _keep(self) -> None:
+        if self._file is not None:
+            new = self._file.with_suffix(".new")
+            try:
+                new.write_text(json.dumps(list(self._named)), encoding="utf-8")
+                new.replace(self._file)
+            except OSError as error:
+                log.warning("who is named in metrics cannot be kept in %s: %s", self._file, error)
+
+
+def _read(file: Path | None) -> list[str]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")) if file is not None else []
+        return [name for name in found if isinstance(name, str)]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        log.warning("who was named in metrics cannot be read from %s: %s", file, error)
+        return []
 
 
 class Capped:

@@ -129,8 +129,8 @@ def serve_pod(host: str, port: int, multiprocess_dir: str, collect: Callable[[],
             family.add_metric(sample.labels, sample.value)
         yield from families.values()
 
-    registry = CollectorRegistry()
-    registry.register(Capped(_counted(multiprocess_dir).collect, Tenants(_TENANTS)))
+    registry, tenants = CollectorRegistry(), Tenants(_TENANTS, file=Path(multiprocess_dir) / "tenants.json")
+    registry.register(Capped(_counted(multiprocess_dir).collect, tenants))
     registry.register(_Collected(own))
     registry.register(_Collected(collect))
     return _server(host, port, registry, multiprocess_dir, tuple)

@@ -11,6 +11,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, TextIO
 
 from serving.fleet.observing import LogSpec
@@ -61,7 +62,12 @@ class Limit(logging.Filter):
 def moment(seconds: float) -> str:
     """Unix seconds as RFC 3339 with milliseconds, UTC."""
     whole = int(seconds)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int((seconds - whole) * 1000):03d}Z"
+    return f"{_second(whole)}.{int((seconds - whole) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=16)  # lines follow each other closely, and this is most of a line's time
+def _second(whole: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
 
 
 class Human(logging.Formatter):

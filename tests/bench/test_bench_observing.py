@@ -16,6 +16,14 @@ def test_every_arm_runs_and_is_held_against_the_plain_one(tmp_path: Path) -> Non
     plain = report["arms"][0]
     assert plain["requests"]["ratio"] == plain["chunks"]["ratio"] == 1.0
     assert all(row["chunks"]["median"] > 0 for row in report["arms"])
+    for own in report["access_log"].values():
+        assert own["request_us"] > 0 and 0 < own["beyond_us"] < own["line_us"] < 1000
+
+
+def test_lines_beyond_the_limit_cost_only_their_count() -> None:
+    own = {"request_us": 0.5, "line_us": 10.0, "beyond_us": 0.1}
+    assert observing.share(own, 100) == pytest.approx(100 * 10.5e-6)
+    assert observing.share(own, 10_000) == pytest.approx(500 * 10.5e-6 + 9_500 * 0.1e-6)
 
 
 @pytest.mark.parametrize(("requests", "chunks", "is_within"), [(0.995, 1.01, True), (0.98, 1.0, False),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from prometheus_client.core import CounterMetricFamily, Metric
 
 from serving.telemetry.capping import Capped, Tenants
@@ -39,3 +42,19 @@ def test_what_has_no_tenants_stays_as_it_is() -> None:
     plain.add_metric(("qwen",), 3)
     (out,) = Capped(lambda: [plain], Tenants(1)).collect()
     assert [(s.labels, s.value) for s in out.samples] == [({"model": "qwen"}, 3)]
+
+
+def test_an_exporter_that_starts_again_names_the_same_tenants(tmp_path: Path) -> None:
+    file = tmp_path / "named.json"
+    first = Tenants(3, ["a"], file)
+    assert [first.name(who) for who in ("z", "y", "x")] == ["z", "y", "other"]
+    again = Tenants(3, ["a", "x"], file)  # seen in another order, and one of them is in the fleet file now
+    assert [again.name(who) for who in ("x", "y", "z", "a")] == ["other", "y", "z", "a"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1, null]", '{"a": 1}'])
+def test_a_spoiled_memory_of_names_is_begun_anew(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "named.json"
+    file.write_text(content)
+    assert Tenants(1, (), file).name("b") in ("b", "other")
+    assert Tenants(2, ["b"], tmp_path / "no" / "such" / "folder.json").name("b") == "b"
