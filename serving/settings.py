@@ -76,14 +76,19 @@ class Settings:
         """The ledger's file."""
         return self.state_dir.absolute() / "ledger.db"
 
+    @property
+    def labels_file(self) -> Path | None:
+        """The file that holds the node's labels, where one does."""
+        return Path(self.node_labels[1:]) if self.node_labels.startswith("@") else None
+
     def labels(self) -> dict[str, str] | None:
         """The node's labels; None where none are known. Raises: ConfigError."""
         if not self.node_labels:
             return None
         text = self.node_labels
         try:
-            if text.startswith("@"):  # a pod's init container asks for its node's labels and leaves them in a file
-                text = Path(text[1:]).read_text(encoding="utf-8")
+            if (file := self.labels_file) is not None:  # a pod's init container asks its node and leaves them there
+                text = file.read_text(encoding="utf-8")
             found = json.loads(text)
         except OSError as error:
             raise ConfigError(f"{PREFIX}NODE_LABELS: {text[1:]} cannot be read: {error.strerror}") from error

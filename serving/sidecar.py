@@ -2,8 +2,9 @@
 
 `/metrics` on one port per pod: the counters of the gateways in this pod, what waits on its disk for the ledger, and
 vLLM's own metrics of the replicas in it, so that Prometheus needs no way to the replicas' ports. It also brings to the
-ledger what processes of this pod left on disk when they died. The fleet's own metrics are the exporter's
-(`serving.exporter`). May not happen in here: Ray, prices.
+ledger what processes of this pod left on disk when they died, and where nodes decide prices it keeps their labels at
+what they are (`--node`). The fleet's own metrics are the exporter's (`serving.exporter`). May not happen in here: Ray,
+prices.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ def main() -> None:
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on")
     parser.add_argument("--port", type=int, default=9464, help="port to listen on")
     parser.add_argument("--counters", type=Path, default=Path(COUNTERS_DIR), help="folder of the gateways' counters")
+    parser.add_argument("--node", default="", help="the pod's node; its labels go to FLOTILLA_NODE_LABELS' file")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     logs.configure(LogSpec(), "sidecar")
@@ -94,6 +96,10 @@ def main() -> None:
     samples = ledgermetrics.LedgerSamples(ledger)
     engines = Engines(settings.replica_address()[0], samples.targets)
     adopter = Adopter(settings.spool_dir, ledger, _ADOPT_S)
+    if asked.node and settings.labels_file is not None:
+        from serving.kubernetes import cluster, nodelabels  # a client that other pods need no memory for
+
+        nodelabels.Keeper(cluster.connect, asked.node, settings.labels_file).start()
     server = exporter.serve_pod(asked.host, asked.port, str(asked.counters), engines.collect,
                                     lambda: ledgermetrics.spools(settings.spool_dir))
     print("ready", flush=True)

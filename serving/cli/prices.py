@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from decimal import Decimal
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from serving.cli.cluster import Context
 from serving.cli.fleet import load
 from serving.cli.output import as_json, console, table
 from serving.cli.run import FleetFile, Json
@@ -19,6 +23,9 @@ from serving.fleet.accelerator_book import when
 from serving.fleet.accelerators import resolve
 from serving.fleet.catalogue import price_book, read_accelerator_book
 from serving.fleet.money import usd
+from serving.kubernetes import cluster, kinds, nodeprices
+from serving.kubernetes.nodeprices import NodePrices
+from serving.kubernetes.watching import watch
 
 BOOK = Path("deployments/prices/accelerators.csv")
 app = typer.Typer(no_args_is_help=True, help="Prices of APIs and accelerators, and how tokenizers compare.")
@@ -88,6 +95,50 @@ def accelerators(
           [(r.accelerator, r.provider, r.region, r.instance_type, r.capacity.replace("_", " "),
             "not offered" if r.usd_per_hour is None else f"{r.usd_per_hour:f}", r.since) for r in found.rows])
     console.print(f"[dim]price book {found.version}; sources stand in {found.name}[/]", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def nodes(
+    file: FleetFile = None,
+    context: Context = None,
+    follow: Annotated[bool, typer.Option("--watch", help="Go on, and tell what appears, changes and goes.")] = False,
+    json: Json = False,
+) -> None:
+    """Show what a cluster's nodes cost by their labels, for profiles that leave their price to them.
+
+    Exits with 1 when the labels of a node with GPUs lead to no price. With --watch it goes on until Ctrl-C.
+    """
+    _, fleet = load(file)
+    if not any(profile.needs_labels for profile in fleet.accelerators.values()):
+        raise ConfigError(f"no profile of {fleet.name} has from_node_labels: true; their prices are those of `flotilla "
+                          "models`")
+    there = cluster.connect(context)
+    if follow:
+        with contextlib.suppress(KeyboardInterrupt):
+            for event in nodeprices.events(watch(there, kinds.NODES), fleet, time.time):
+                told = asdict(event)
+                print(dumps(told) if json else f"{when(event.at)}  {event.what:<8} {event.node.name}  "
+                      f"{_node_text(event.node)}", flush=True)
+        return
+    found = [nodeprices.priced(node, fleet, time.time()) for node in there.items(kinds.NODES)]
+    if json:
+        as_json([asdict(node) for node in found])
+    else:
+        table(["node", "instance type", "region", "capacity", "GPUs>", "profile: $/device-hour"],
+              [(n.name, n.instance_type, n.region, n.capacity.replace("_", " "), n.gpus, _node_prices(n))
+               for n in found])
+    if any(node.gpus and node.unknown for node in found):
+        raise typer.Exit(1)
+
+
+def _node_text(node: NodePrices) -> str:
+    return "  ".join(part for part in (node.instance_type, node.region, node.capacity.replace("_", " "),
+                                       _node_prices(node)) if part)
+
+
+def _node_prices(node: NodePrices) -> str:
+    known = [f"{profile}: {price:g}" for profile, price in node.usd_per_hour.items()]
+    return ", ".join(known + [why for why in dict.fromkeys(node.unknown.values()) if node.gpus])
 
 
 @app.command()

@@ -169,6 +169,11 @@ class Books:
         charge = self._meter.charges.get(request_id)
         return charge.amounts("running").loaded if charge else 0
 
+    def reprice(self, at_s: float, line: PriceLine) -> None:
+        """The replica costs something else from `at_s` (Unix seconds) on; what is booked already keeps its price."""
+        log.info("the price of this replica is %.6g USD an hour from now on", line.at(at_s) / 1e9)
+        self._meter.account.reprice(at_s, line)
+
     # -- what the engine tells
 
     def take(self, step: Step) -> None:

@@ -12,7 +12,7 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from ray.llm._internal.serve.engines.vllm.vllm_models import VLLMEngineConfig
 from ray.serve.llm import LLMConfig, build_llm_deployment
 
 from serving.carrier.server import CarrierServer
-from serving.engines import adapters, scaling, sockets, stored, tracing
+from serving.engines import adapters, nodeprices, scaling, sockets, stored, tracing
 from serving.engines.books import Books, ReplicaFacts, Write
 from serving.engines.names import CARRIER, ENDPOINT
 from serving.engines.scheduler import ADDRESS_KEY, QUALIFIED_NAME
@@ -31,6 +31,7 @@ from serving.engines.settling import Settling
 from serving.engines.steps import StepReceiver
 from serving.fleet.catalogue import Fleet, ModelSpec
 from serving.fleet.loading import NO_LOADING, LoadingPolicy
+from serving.fleet.money import PriceLine
 from serving.fleet.observing import LogSpec
 from serving.fleet.prices import Comparison
 from serving.fleet.resources import actor_cpus, bundle_cpus
@@ -60,6 +61,7 @@ class ReplicaSettings:
     adapters: dict[str, str] = field(default_factory=dict)  # folder or hub id by the adapter's own name
     logs: LogSpec = LogSpec()
     more_adapters: bool = False  # whether there may be others, of which gateways tell
+    node_prices: Callable[[Mapping[str, str]], PriceLine] | None = None  # by a node's labels, where those decide
 
 
 def application(fleet: Fleet, name: str, source: str, secret: str, open_sink: Callable[[str], Write],
@@ -77,7 +79,9 @@ def application(fleet: Fleet, name: str, source: str, secret: str, open_sink: Ca
     adapter_sources = adapter_sources or {}
     settings = ReplicaSettings(spec.aliases, functools.partial(facts, fleet, name, compared), executor(fleet, spec),
                                secret, open_sink, fleet.gateway.request_timeout_s, adapter_sources,
-                               more_adapters=spec.lora is not None, logs=fleet.logs)
+                               more_adapters=spec.lora is not None, logs=fleet.logs,
+                               node_prices=functools.partial(fleet.price_line, name)
+                               if fleet.accelerators[spec.accelerator].needs_labels else None)
     return build_llm_deployment(llm_config(fleet, spec, name, source, env, adapter_sources, resources),
                                 deployment_cls=ModelServer, bind_kwargs={"settings": settings})
 
@@ -191,6 +195,9 @@ class ModelServer(LLMServer):
         self._receiver = StepReceiver(self._steps_address, self._books.take)
         await self._receiver.start()
         self._tasks = [asyncio.get_running_loop().create_task(self._books.keep())]
+        if settings.node_prices is not None:
+            self._tasks.append(asyncio.get_running_loop().create_task(nodeprices.follow(
+                Settings.read(os.environ), settings.node_prices, facts.prices, self._books.reprice)))
         await super().__init__(llm_config)
         await self._serve_http()
 

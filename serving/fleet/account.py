@@ -83,14 +83,15 @@ class Account:
         cost += self._book(to_ns, state)
         return to_ns - begun_ns, cost
 
-    def reprice(self, at_s: float, nanousd_per_hour: int) -> None:
-        """From `at_s` (Unix seconds) on another price holds; what is booked already keeps its own."""
+    def reprice(self, at_s: float, line: PriceLine) -> None:
+        """From `at_s` (Unix seconds) on other prices hold; what is booked already keeps its own."""
         now_s = self._unix(self.seen_ns)
-        self.prices = self.prices.changed(max(at_s, now_s), nanousd_per_hour)
-        if at_s <= now_s and self._open.elapsed_ns:
+        self.prices = self.prices.then(max(at_s, now_s), line)
+        price = self.prices.at(now_s)
+        if price != self._open.price_nanousd_per_hour and self._open.elapsed_ns:
             self._turn()
-        elif at_s <= now_s:
-            self._open.price_nanousd_per_hour = nanousd_per_hour
+        else:
+            self._open.price_nanousd_per_hour = price
         self._ends_ns = self._end(now_s)
 
     def changes(self) -> Sequence[Interval]:

@@ -62,10 +62,13 @@ class PriceLine:
         """When the price changes next, Unix seconds; infinity when it does not."""
         return next((at for at, _ in self.changes[1:] if at > after_s), float("inf"))
 
-    def changed(self, at_s: float, nanousd_per_hour: int) -> PriceLine:
-        """The same line with another price from `at_s` on; what was to come after that is dropped."""
-        before = tuple(c for c in self.changes if c[0] < at_s)
-        return PriceLine((*before, (at_s, nanousd_per_hour)) if before else ((at_s, nanousd_per_hour),))
+    def then(self, at_s: float, line: PriceLine) -> PriceLine:
+        """This line until `at_s` and another from then on; what was to come of this one is dropped."""
+        found = [c for c in self.changes if c[0] < at_s]
+        for at, price in ((at_s, line.at(at_s)), *(c for c in line.changes if c[0] > at_s)):
+            if not found or found[-1][1] != price:
+                found.append((at, price))
+        return PriceLine(tuple(found))
 
 
 def apportion(total: int, weights: Sequence[int], keys: Sequence[str] | None = None) -> list[int]:

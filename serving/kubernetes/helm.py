@@ -37,9 +37,11 @@ def run(arguments: Sequence[str], given: str = "") -> str:
 
 
 def template(chart: Path, release: str, namespace: str, files: Sequence[Path], values: str,
-             api_versions: Sequence[str] = (), kube_version: str | None = None) -> str:
-    """The chart rendered, as YAML documents. `values`: text that goes under `files`. Raises: ConfigError,
-    FlotillaError."""
+             api_versions: Sequence[str] = (), kube_version: str | None = None, only: str = "") -> str:
+    """The chart rendered, as YAML documents. `values`: text that goes under `files`; `only`: one template of it.
+
+    Raises: ConfigError, FlotillaError.
+    """
     if not (chart / "Chart.yaml").is_file():
         raise ConfigError(f"{chart} is no chart: it has no Chart.yaml; say where Flotilla's chart is with --chart")
     command = ["template", release, str(chart), "--namespace", namespace, "--values", "-"]
@@ -49,4 +51,6 @@ def template(chart: Path, release: str, namespace: str, files: Sequence[Path], v
         command += ["--api-versions", version]
     if kube_version:
         command += ["--kube-version", kube_version]
+    if only:
+        command += ["--show-only", only]
     return run(command, values)

@@ -68,9 +68,11 @@ def test_spot_groups_may_go_to_spot_nodes_and_ask_their_price() -> None:
     assert {t["key"] for t in spot["tolerations"]} > {t["key"] for t in steady["tolerations"]}
     assert spot["nodeSelector"] == {"karpenter.sh/capacity-type": "spot"}
     assert [c["name"] for c in steady["initContainers"]] == ["node-labels", "weights", "sidecar"]
+    sidecar = steady["initContainers"][2]
+    assert sidecar["command"][-2:] == ["--node", "$(NODE_NAME)"] and "NODE_NAME" in [e["name"] for e in sidecar["env"]]
     assert steady["automountServiceAccountToken"] is True
     rules = one(docs, "ClusterRole")["rules"]
-    assert rules == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}], "the least"
+    assert rules == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]}], "the least"
 
 
 def test_without_need_no_rights_are_given() -> None:

@@ -16,6 +16,7 @@ from serving.engines.books import UNKNOWN_TENANT
 from serving.engines.steps import RECOMPUTE, Ended, Step, flags
 from serving.errors import SpoolFull
 from serving.fleet.loading import LoadingPolicy
+from serving.fleet.money import PriceLine
 from serving.fleet.prices import ApiPrice, Comparison
 from serving.fleet.records import Amounts, Tokens
 
@@ -415,7 +416,7 @@ def replace_preemptions(ended: Ended, count: int) -> Ended:
 
 async def test_readings_are_numbered_and_intervals_are_told_again_when_lost(replica: Replica) -> None:
     lost = replica.books.reading()
-    replica.books._meter.account.reprice(2e9, 5)  # the next interval begins now, at another price
+    replica.books._meter.account.reprice(2e9, PriceLine.fixed(5))  # the next interval begins now, at another price
     replica.books.unread(lost)
     again = replica.books.reading()
     assert again.number == lost.number + 1

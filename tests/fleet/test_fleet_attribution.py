@@ -90,7 +90,7 @@ def happen(meter: ReplicaMeter, event) -> None:
         case Ended(name):
             meter.ended(name)
         case Price(at, nanousd_per_hour):
-            meter.account.reprice(at / 1e9, nanousd_per_hour)
+            meter.account.reprice(at / 1e9, PriceLine.fixed(nanousd_per_hour))
 
 
 def charges(meter: ReplicaMeter) -> dict[str, int]:

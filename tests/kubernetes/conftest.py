@@ -18,8 +18,10 @@ _template = functools.cache(helm.template)
 @pytest.fixture(autouse=True)
 def rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same chart with the same values is the same text, and takes Helm a second."""
-    monkeypatch.setattr(helm, "template", lambda chart, release, namespace, files, values, api=(), version=None:
-                        _template(chart, release, namespace, tuple(files), values, tuple(api), version))
+    def template(chart, release, namespace, files, values, api=(), version=None, only=""):
+        return _template(chart, release, namespace, tuple(files), values, tuple(api), version, only)
+
+    monkeypatch.setattr(helm, "template", template)
 
 
 @pytest.fixture

@@ -25,10 +25,11 @@ from typer.testing import CliRunner
 
 from serving.cli.main import app
 from serving.errors import AlreadyThere, ChangedMeanwhile, ClusterError, NotAllowed, NotServed, TooOld
-from serving.kubernetes import helm, kinds, rendered
+from serving.kubernetes import helm, kinds, nodeprices, rendered
 from serving.kubernetes.checks import LEAST_KUBERNETES
 from serving.kubernetes.cluster import MANAGER, Cluster
 from serving.kubernetes.watching import watch
+from serving.plan import Changes, fleet
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm/flotilla"
@@ -172,6 +173,35 @@ def test_a_version_that_is_long_gone(cluster: Cluster, api: ApiServer) -> None:
         return
     events = [json.loads(line) for line in lines]
     assert not api.fake and all(e["type"] != "ERROR" or e["object"]["code"] == 410 for e in events), events[-1:]
+
+
+def test_prices_follow_a_node(cluster: Cluster) -> None:
+    """A node object of the test's own that takes no pods: it appears, its labels change, it goes."""
+    if not (cluster.may("create", kinds.NODES) and cluster.may("patch", kinds.NODES)):
+        pytest.skip("whoever KUBECONFIG names may not make node objects")
+    providers = {(n["spec"].get("providerID") or "kind").partition(":")[0] for n in cluster.items(kinds.NODES)}
+    if providers - {"kind"}:
+        pytest.skip(f"the nodes are of {', '.join(sorted(providers))}, whose controllers would take a made-up one away")
+    labels = {"node.kubernetes.io/instance-type": "p5.48xlarge", "topology.kubernetes.io/region": "us-east-1",
+              "karpenter.sh/capacity-type": "on-demand"}
+    node: Doc = {"apiVersion": "v1", "kind": "Node",
+                 "metadata": {"name": f"flotilla-contract-{uuid.uuid4().hex[:6]}", "labels": labels},
+                 "spec": {"unschedulable": True, "taints": [{"key": "flotilla.dev/contract", "effect": "NoExecute"}]}}
+    mix = fleet(ROOT / "deployments/fleets/spot-mix.yaml", Changes({}))
+    changes = watch(cluster, kinds.NODES, fields=f"metadata.name={name_of(node)}", for_s=5)
+    events = nodeprices.events(changes, mix, time.time)
+    try:
+        cluster.apply(node)
+        first = next(events)
+        assert (first.what, first.node.usd_per_hour) == ("appears", {"h100": 6.88})
+        cluster.apply(node | {"metadata": node["metadata"] | {"labels": labels | {
+            "karpenter.sh/capacity-type": "spot"}}})
+        second = next(events)
+        assert (second.what, second.node.usd_per_hour) == ("changes", {"h100": 2.12}) and second.at > first.at
+    finally:
+        cluster.delete(kinds.NODES, name_of(node))
+    last = next(events)
+    assert (last.what, last.node.usd_per_hour) == ("goes", {"h100": 2.12})
 
 
 @pytest.mark.parametrize("values", sorted((CHART / "ci").glob("*-values.yaml")), ids=lambda p: p.stem)

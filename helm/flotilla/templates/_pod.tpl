@@ -135,8 +135,15 @@ Call: (dict "root" . "profile" "h100" or "" "image" …). */ -}}
 {{- end }}
 - {{ include "flotilla.container" (dict "root" $root "name" "sidecar" "image" .image) | nindent 2 | trim }}
   restartPolicy: Always
-  command: [python, -m, serving.sidecar, --port, {{ $root.Values.metrics.port | quote }}]
+  command: [python, -m, serving.sidecar, --port, {{ $root.Values.metrics.port | quote }}
+{{- if and .profile $root.Values.nodeLabels.enabled }}, --node, $(NODE_NAME){{ end }}]
   env:
+{{- if and .profile $root.Values.nodeLabels.enabled }}
+    - name: NODE_NAME
+      valueFrom:
+        fieldRef:
+          fieldPath: spec.nodeName
+{{- end }}
 {{ include "flotilla.rayEnv" $root | indent 4 }}
   ports:
     - {name: flotilla, containerPort: {{ $root.Values.metrics.port }}}
