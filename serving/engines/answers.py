@@ -8,6 +8,7 @@ the cost itself.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from serving.engines.costs import USAGE, answers_usage, aside, events_usage, las
 Cost = Callable[[], Awaitable[int | None]]  # nano-USD; None when it is not known any more
 _NO_CHOICES = b'"choices":[],'
 _BACKGROUND = b'"background":true'
+_RESPONSE_ID = re.compile(rb'"id":\s*"(resp_[0-9A-Za-z_-]+)"')
 _USAGE_BYTES = 2048  # longer than any
 
 
@@ -104,13 +106,13 @@ class MessagesAnswer(Answer):
 class ResponsesAnswer(Answer):
     """The form of /v1/responses: the usage of a response object, which a stream's last event carries.
 
-    `in_background`: called once when the answer says that its work goes on without a caller.
+    `in_background`: called with the response's id when the answer says that its work goes on without a caller.
     """
 
     _TOLD = (b"event: response.created", b"event: response.completed", b"event: response.incomplete",
              b"event: response.failed")
 
-    def __init__(self, send: Any, cost: Cost, in_background: Callable[[], None]) -> None:
+    def __init__(self, send: Any, cost: Cost, in_background: Callable[[str], None]) -> None:
         super().__init__(send, cost)
         self._in_background = in_background
 
@@ -124,14 +126,18 @@ class ResponsesAnswer(Answer):
 
     async def _costed(self, body: bytes) -> bytes:
         if _BACKGROUND in body:
-            self._in_background()
+            self._goes_on(body)
         return await self._at(body, answers_usage(body))
 
     async def _event(self, message: dict[str, Any]) -> None:
         body = message["body"]
         if _BACKGROUND in body and body.startswith(self._TOLD[0]):
-            self._in_background()
+            self._goes_on(body)
         await self._send({**message, "body": await self._at(body, events_usage(body))})
+
+    def _goes_on(self, body: bytes) -> None:
+        if found := _RESPONSE_ID.search(body):
+            self._in_background(found.group(1).decode())
 
 
 def refusal(body: bytes) -> bytes:
@@ -140,6 +146,7 @@ def refusal(body: bytes) -> bytes:
         said = json.loads(body)["error"]["message"]
     except (ValueError, KeyError, TypeError):
         said = body[:200].decode("utf-8", "replace")
+    said = said or "it gives no reason; its log has one"
     error = {"message": f"the engine cannot read this request: {said}", "type": "BadRequestError", "param": None,
              "code": 400}
     return json.dumps({"error": error}).encode()

@@ -100,10 +100,11 @@ class Books:
         """Have `stop` called before an admitted request costs more than so much."""
         self._watches.add(request_id, nanousd, stop)
 
-    def in_background(self, request_id: str) -> None:
-        """An admitted request's work goes on after its answer."""
+    def in_background(self, request_id: str, stop: Callable[[], None]) -> None:
+        """An admitted request's work goes on after its answer; `stop` ends it, should it cost more than it may."""
         if (entry := self._open.get(request_id)) is not None:
             entry.background = True
+            self._watches.hand_over(request_id, stop)
 
     def worked_on(self, request_id: str) -> bool:
         """Whether the engine has had anything to do with an admitted request."""
@@ -120,8 +121,9 @@ class Books:
             self._over(request_id, entry, outcome, tokens or Tokens())
         self._in_http -= 1
         self._used_at = time.monotonic()
-        self._watches.drop(request_id)
         entry = self._open.get(request_id)
+        if entry is None or not entry.background:
+            self._watches.drop(request_id)
         if entry is not None:
             entry.calls -= 1
             entry.rest()
@@ -322,6 +324,7 @@ class Books:
 
     def _forget(self, request_id: str) -> None:
         entry = self._open.pop(request_id)
+        self._watches.drop(request_id)
         charge = self._meter.charges.pop(request_id, None)
         for engine_id in entry.ended:
             self._lines.pop(engine_id, None)

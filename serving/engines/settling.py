@@ -7,9 +7,11 @@ which read `choices[0]` keep working. May not happen in here: routing, limits, a
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import hmac
 import json
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +21,7 @@ from serving.engines.costs import tokens_of
 from serving.engines.spending import BUDGET_HEADER, Guard
 from serving.fleet.records import EngineOutcome
 
+log = logging.getLogger(__name__)
 SECRET_HEADER = b"x-flotilla-secret"
 TENANT_HEADER = b"x-flotilla-tenant"
 ADAPTER_HEADER = b"x-flotilla-adapter"  # what to load for a request whose adapter the fleet file does not name
@@ -36,6 +39,7 @@ class Settling:
         """`healthy`: whether the engine is alive. `tell_adapter`: takes what a gateway says of a request's adapter."""
         self._app, self._books, self._secret, self._healthy = app, books, secret.encode(), healthy
         self._tell_adapter = tell_adapter
+        self._cancelling: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """One ASGI connection."""
@@ -78,11 +82,29 @@ class Settling:
         if path.startswith(_RESPONSES):
             told = REQUEST_ID.search(path)  # an earlier response is told about, not this request
             cost = functools.partial(books.settled, told.group() if told else request_id)
-            return ResponsesAnswer(send, cost, functools.partial(books.in_background, request_id))
+            return ResponsesAnswer(send, cost, lambda response_id: books.in_background(
+                request_id, functools.partial(self._cancel, response_id)))
         cost = functools.partial(books.settled, request_id)
         if path.startswith(_MESSAGES):
             return MessagesAnswer(send, cost)
         return Answer(send, cost, headers.get(USAGE_HEADER) == b"apart")
+
+    def _cancel(self, response_id: str) -> None:
+        """End a response in the background as its caller would."""
+        path = f"{_RESPONSES}/{response_id}/cancel"
+        scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "path": path,
+                 "raw_path": path.encode(), "query_string": b"", "root_path": "", "scheme": "http", "headers": []}
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                log.error("a response whose budget is used up could not be cancelled: %d", message["status"])
+
+        task = asyncio.ensure_future(self._app(scope, receive, send))
+        self._cancelling.add(task)
+        task.add_done_callback(self._cancelling.discard)
 
 
 async def _refuse(send: Any) -> None:

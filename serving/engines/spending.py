@@ -2,7 +2,8 @@
 
 The gateway has reserved an amount for the request and tells the replica, which alone sees the cost grow. At the mark
 the engine is told what it is told when a caller leaves, so that it stops at its next step; the caller gets an error
-instead of what would have followed. May not happen in here: counting money (`books`), limits.
+instead of what would have followed. A response in the background, which no one waits for, is cancelled. May not happen
+in here: counting money (`books`), limits.
 """
 
 from __future__ import annotations
@@ -113,6 +114,11 @@ class Watches:
     def add(self, request_id: str, most: int, stop: Callable[[], None]) -> None:
         """Call `stop`, once, before a request has cost more than `most` nano-USD."""
         self._watched[request_id] = _Watch(most, stop)
+
+    def hand_over(self, request_id: str, stop: Callable[[], None]) -> None:
+        """From now on a request that has a budget is ended otherwise."""
+        if (watch := self._watched.get(request_id)) is not None:
+            watch.stop = stop
 
     def drop(self, request_id: str) -> None:
         """The request is over."""

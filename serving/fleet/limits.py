@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -90,7 +91,12 @@ class Limit:
 
 def stamp(period: Period, now: float) -> str:
     """The day (2026-11-25) or month (2026-11) of a moment, UTC."""
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d" if period == "day" else "%Y-%m")
+    return _stamp(period, int(now // 86_400))
+
+
+@lru_cache(64)
+def _stamp(period: Period, days: int) -> str:
+    return datetime.fromtimestamp(days * 86_400, UTC).strftime("%Y-%m-%d" if period == "day" else "%Y-%m")
 
 
 def bounds(period: Period, now: float) -> tuple[float, float]:
@@ -120,7 +126,7 @@ def limits_of(spec: LimitsSpec, scope: str, whose: str, of: tuple[tuple[str, str
 
 @dataclass(frozen=True)
 class Scoped:
-    """All that limits one key's requests to one model."""
+    """All that limits one key's requests to one model, money first."""
 
     limits: tuple[Limit, ...] = ()
     max_output_tokens: int | None = None
@@ -139,7 +145,7 @@ class Scoped:
         there = {name: spec for name, spec in specs.items() if spec is not None}
         found = [limit for name, spec in there.items() for limit in limits_of(spec, *names[name])]
         outputs = [spec.max_output_tokens for spec in there.values() if spec.max_output_tokens is not None]
-        return cls(tuple(found), min(outputs, default=None))
+        return cls(tuple(sorted(found, key=lambda limit: limit.kind != "money")), min(outputs, default=None))
 
     def __bool__(self) -> bool:
         return bool(self.limits) or self.max_output_tokens is not None

@@ -9,9 +9,9 @@ use, exactly once. Three kinds of counters:
     money   spent, and held for reservations under way, in one period; unknown until it has been seeded
 
 What a reservation holds is replaced by the truth at its settlement; for one that the book does not (or no longer) know,
-the truth is added as it is. An id settles once: later settlements of it change nothing. A reservation whose owner died
-gives its seats back when its lease ends; its money stays held until someone settles it (`overdue` names it), because it
-may have been spent.
+the truth is added as it is. An id settles once: later settlements of it change nothing, for DONE_S. A reservation whose
+owner died gives its seats back when its lease ends; its money stays held until someone settles it (`overdue` names it),
+because it may have been spent.
 
 Time is Unix seconds and passed in. When it jumps back, what was counted stays counted, for at most 62 s from then, and
 no lease lasts longer than a lease from now. When it jumps ahead, minutes are over early: at most one limit more.
@@ -28,7 +28,8 @@ import msgspec
 
 SLOT_S, WINDOW_S = 2, 60
 LEASE_S = 30.0  # without renewal
-DONE_S = 900.0  # for so long a second settlement is known as one
+DONE_S = 900.0  # for so long a second settlement is known as one,
+DONE_MOST = 300_000  # by a book for so many at most, which are tens of megabytes
 NO_END = 2**53  # a limit that is none; whole numbers up to here are exact in Lua too
 _SLOTS = WINDOW_S // SLOT_S
 _SWEEP_S = 60.0
@@ -195,6 +196,8 @@ class Book:
         if request_id in self._done:
             return False
         self._done[request_id] = now
+        if len(self._done) > DONE_MOST:
+            self._done.popitem(last=False)
         held = self._open.pop(request_id, None)
         holds = {line[0]: line for line in held.lines} if held is not None else {}
         for part in parts:

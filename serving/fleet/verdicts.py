@@ -20,7 +20,9 @@ from serving.fleet.records import Tokens
 _MONEY_HEADROOM = 4  # times the estimate is held, so that a request that costs more than others is not cut off
 _IN_WORDS = {"requests": "requests a minute", "tokens": "tokens a minute", "prompt": "prompt tokens a minute",
              "completion": "completion tokens a minute", "seats": "requests at once"}
-_HEADERS = {"requests": "requests", "tokens": "tokens", "prompt": "prompt-tokens", "completion": "completion-tokens"}
+_HEADERS = {unit: tuple(f"x-ratelimit-{what}-{name}".encode() for what in ("limit", "remaining", "reset"))
+            for unit, name in (("requests", "requests"), ("tokens", "tokens"), ("prompt", "prompt-tokens"),
+                               ("completion", "completion-tokens"))}
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,13 @@ class Pass:
 
 def wants(limits: Sequence[Limit], demand: Demand, ask: Ask, nanousd: Callable[[int, int, int], int],
           now: float) -> tuple[tuple[Want, ...], tuple[Limit, ...]]:
-    """What the request wants of each counter, money first, and the limits in that order; those that it does not touch
-    are left out. `nanousd`: the most that (prompt, completion, answers) are taken to cost.
+    """What the request wants of each counter, and the limits in that order; those that it does not touch are left out.
+    `nanousd`: the most that (prompt, completion, answers) are taken to cost.
 
     Raises: RequestTooLarge when what it asks for can never fit.
     """
     found: list[tuple[Want, Limit]] = []
-    for limit in sorted(limits, key=lambda limit: limit.kind != "money"):
+    for limit in limits:
         amount, least = _amounts(limit, demand, ask, nanousd)
         if amount:
             found.append((Want(limit.counter(now), limit.kind, limit.most, amount, least), limit))
@@ -97,7 +99,7 @@ def granted(limits: Sequence[Limit], asked: Sequence[Want], answer: Granted, dem
             now: float) -> Pass:
     """What the request may do, and what its caller is told of the limits."""
     completion, budget, warnings = demand.completion, None, []
-    tightest: dict[str, tuple[float, bytes, bytes, bytes]] = {}
+    tightest: dict[tuple[bytes, ...], tuple[float, int, int, int]] = {}
     for limit, want, line in zip(limits, asked, answer.lines, strict=True):
         if limit.unit == "completion":
             completion = min(completion, line.granted)
@@ -108,13 +110,14 @@ def granted(limits: Sequence[Limit], asked: Sequence[Want], answer: Granted, dem
                 budget = line.granted if budget is None else min(budget, line.granted)
             if limit.soft is not None and line.used >= limit.soft:
                 warnings.append(_warning(limit, line.used))
-        if (name := _HEADERS.get(limit.unit)) is not None:
+        if (names := _HEADERS.get(limit.unit)) is not None:
             left = max(0, limit.most - line.used)
-            row = (left / limit.most, b"%d" % limit.most, b"%d" % left, b"%ds" % math.ceil(line.reset_s))
-            if name not in tightest or row < tightest[name]:
-                tightest[name] = row
-    headers = [(f"x-ratelimit-{what}-{name}".encode(), value) for name, (_, *row) in tightest.items()
-               for what, value in zip(("limit", "remaining", "reset"), row, strict=True)]
+            row = (left / limit.most, limit.most, left, math.ceil(line.reset_s))
+            if names not in tightest or row < tightest[names]:
+                tightest[names] = row
+    headers: list[tuple[bytes, bytes]] = []
+    for (most, remaining, reset), (_, limited, left, seconds) in tightest.items():
+        headers += (most, b"%d" % limited), (remaining, b"%d" % left), (reset, b"%ds" % seconds)
     if warnings:
         headers.append((b"x-flotilla-budget", "; ".join(warnings).encode("ascii", "replace")))
     makes = ask.generates and ask.works
@@ -145,13 +148,11 @@ def refusal(limit: Limit, want: Want, answer: Refused, now: float) -> RequestErr
 
 def headers_of(error: RateLimited) -> list[tuple[bytes, bytes]]:
     """The limit that was hit, as headers."""
-    name = _HEADERS.get(error.unit)
-    if name is None:
+    names = _HEADERS.get(error.unit)
+    if names is None:
         return []
-    left = b"%d" % max(0, error.most - error.used)
-    return [(f"x-ratelimit-limit-{name}".encode(), b"%d" % error.most),
-            (f"x-ratelimit-remaining-{name}".encode(), left),
-            (f"x-ratelimit-reset-{name}".encode(), b"%ds" % error.retry_after_s)]
+    left = max(0, error.most - error.used)
+    return list(zip(names, (b"%d" % error.most, b"%d" % left, b"%ds" % error.retry_after_s), strict=True))
 
 
 def _named(limit: Limit) -> str:

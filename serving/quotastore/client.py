@@ -87,14 +87,23 @@ class _Link(asyncio.Protocol):
     def __init__(self) -> None:
         self.waiting: dict[int, asyncio.Future[wire.Reply]] = {}
         self.over = False
+        self._unsent: list[bytes] = []
         self._frames = wire.Frames()
         self.transport: asyncio.Transport = None  # type: ignore[assignment]
 
     def ask(self, question: wire.Question) -> asyncio.Future[wire.Reply]:
-        """Send a question. What it returns ends with its answer, or with StoreAway."""
-        waiter = self.waiting[question.number] = asyncio.get_running_loop().create_future()
-        self.transport.write(wire.framed(question))
+        """Send a question, together with all others of this turn of the loop. What it returns ends with its answer, or
+        with StoreAway."""
+        loop = asyncio.get_running_loop()
+        waiter = self.waiting[question.number] = loop.create_future()
+        if not self._unsent:
+            loop.call_soon(self._flush)
+        self._unsent.append(wire.framed(question))
         return waiter
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        self.transport.write(b"".join(unsent))
 
     def late(self, number: int) -> None:
         """An answer has not come in time: whoever hangs once is asked by a new connection."""

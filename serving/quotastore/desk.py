@@ -159,7 +159,8 @@ class Desk:
         if used.tokens is not None:
             found.estimator.seen(found.ask.body_bytes, found.ask.answers, used.tokens, used.nanousd)
         told = parts(found.limits, found.wants, used)
-        self._local.settle(request_id, told, self._clock())
+        if self._was_away:
+            self._local.settle(request_id, told, self._clock())
         if len(self._unsent) >= _UNSENT:  # its reservation ends by itself, and the ledger knows the rest
             self._unsent.popleft()
         self._unsent.append((request_id, told))

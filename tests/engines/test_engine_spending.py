@@ -127,3 +127,38 @@ def test_what_ended_by_itself_is_not_stopped() -> None:
     replica.books.watch(ONE, 1_000, lambda: stopped.append(ONE))
     replica.step([engine_id(ONE)], [over(engine_id(ONE))])
     assert not stopped
+
+
+class Background(Server):
+    """vLLM's server with a response that goes on after its answer, until it is cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.working: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        said = b"{}"
+        if scope["path"].endswith(f"/resp_00_{ONE}/cancel"):
+            self.aborted = True
+        else:
+            self.working = asyncio.ensure_future(self._work())
+            said = b'{"id":"resp_00_%s","background":true,"usage":null}' % ONE.encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+        await send({"type": "http.response.body", "body": said})
+
+    async def _work(self) -> None:
+        while not self.aborted and self.done < self.steps:
+            self.replica.step([engine_id(ONE)])
+            self.done += 1
+            await asyncio.sleep(0)
+        self.replica.step([], [over(engine_id(ONE))])
+
+
+@pytest.mark.parametrize(("budget", "ends"), [(20_000, True), (10**9, False), (None, False)])
+async def test_a_response_in_the_background_is_cancelled_at_its_budget(budget: int | None, ends: bool) -> None:
+    server = Background()
+    status, _ = await server.ask(budget, RESPONSES)
+    assert status == 200 and server.working is not None
+    await server.working
+    assert server.aborted is ends
+    assert server.done * 1_000 <= (budget or 10**9) and (ends or server.done == server.steps)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from serving.fleet import quotas
 from serving.fleet.quotas import DONE_S, LEASE_S, Book, Granted, Lease, Part, Refused, Unseeded, Want
 
 NOW = 1_764_000_000.0
@@ -76,6 +77,14 @@ def test_a_second_settlement_changes_nothing() -> None:
     assert book.settle("a", [Part(MONEY[0], "money", 42)], NOW)
     assert not book.settle("a", [Part(MONEY[0], "money", 42)], NOW + DONE_S - 1)
     assert used(book, MONEY) == 42
+
+
+def test_no_more_settlements_are_remembered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quotas, "DONE_MOST", 3)
+    book = Book()
+    for name in "abcd":
+        assert book.settle(name, [], NOW)
+    assert list(book._done) == ["b", "c", "d"]
 
 
 def test_what_the_book_does_not_know_is_added_as_it_is() -> None:

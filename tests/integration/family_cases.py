@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 CHAT_CHECKS = ("chat", "stream", "logprobs", "max_tokens", "stop", "schema", "tool", "reasoning", "cached", "cost",
                "image")
-CHECKS = (*CHAT_CHECKS, "embed", "rerank")
+CHECKS = (*CHAT_CHECKS, "embed", "rerank", "hear")
 NO_THOUGHTS = "it does not think"
 NO_IMAGES = "text only"
 NO_MLA_CACHE = "vLLM's latent attention keeps no prefix cache on a CPU"
@@ -25,12 +25,12 @@ class Case:
 
     `quiet`: what a request carries so that the model answers without thinking; `aloud`: so that it thinks.
     `thought_end`: the marker that ends a thought; None: it does not think. `args`: further engine arguments. `lacks`:
-    checks that cannot hold here, with why.
+    checks that cannot hold here, with why. `context`: tokens at most, where the laptop's are too many.
     """
 
     family: str
     architecture: str
-    kind: Literal["chat", "embed", "rerank"] = "chat"
+    kind: Literal["chat", "embed", "rerank", "hear"] = "chat"
     tool_parser: str | None = None
     reasoning_parser: str | None = None
     thought_end: str | None = None
@@ -38,11 +38,14 @@ class Case:
     aloud: Mapping[str, Any] = field(default_factory=dict)
     args: Mapping[str, Any] = field(default_factory=dict)
     image: bool = False
+    context: int | None = None
     lacks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def checks(self) -> tuple[str, ...]:
         """Those that apply."""
+        if self.kind == "hear":
+            return ("hear",)
         if self.kind != "chat":
             return (self.kind, "cost")
         skipped = ({"reasoning"} if self.thought_end is None else set()) | (set() if self.image else {"image"})
@@ -88,6 +91,7 @@ CASES = (
     # its thoughts end with a message, and thinking is a channel of which a request can forbid the name
     Case("gpt-oss", "GptOssForCausalLM", tool_parser="openai", reasoning_parser="openai_gptoss", thought_end="<|end|>",
          quiet={"logit_bias": {"analysis": -100}}),
+    Case("whisper", "WhisperForConditionalGeneration", kind="hear", context=448),
 )
 # Not to be had on a CPU with this vLLM.
 NOT_HERE = {

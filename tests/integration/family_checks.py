@@ -15,10 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import hearing
 import jsonschema
 from family_cases import Case
 from live_calls import CHAT, Answer, Caller
 from live_fleet import LiveFleet, eventually, nano
+from openai import BadRequestError, OpenAI
 
 SHIP = {
     "type": "object",
@@ -184,13 +186,7 @@ def cost(asked: Asked) -> None:
                   "rerank": ("/v1/rerank", _documents(asked))}[asked.case.kind]
     answer = asked.call(body, path)
     used = answer.json["usage"]
-
-    def charges() -> list[tuple[Any, ...]]:
-        return asked.fleet.rows("SELECT SUM(direct + waste + idle + cold_start) FROM charges WHERE request_id = ?"
-                                " AND outcome != 'running' GROUP BY request_id", answer.request_id)
-
-    ((charged,),) = eventually(charges, "the request is charged", 30)
-    assert nano(used["cost"]) == charged > 0
+    assert nano(used["cost"]) == _charged(asked, answer.request_id) > 0
     row = eventually(lambda: asked.fleet.rows(
         "SELECT code, outcome, model, prompt_tokens FROM requests WHERE request_id = ?", answer.request_id),
         "the gateway's row", 30)[0]
@@ -248,6 +244,41 @@ def rerank(asked: Asked) -> None:
     assert all(abs(single[r["index"]] - r["relevance_score"]) < 0.02 for r in ranked)
 
 
+def hear(asked: Asked) -> None:
+    """A sound becomes text, whole and streamed, and another sound another text; the cost named is the one charged."""
+    client = OpenAI(base_url=asked.fleet.base_url, api_key=str(asked.caller.key), max_retries=0)
+
+    def heard(data: bytes, **more: Any) -> Any:
+        return client.audio.transcriptions.create(model=asked.model, file=("a.wav", data, "audio/wav"), language="en",
+                                                  temperature=0, extra_body={"max_completion_tokens": 12}, **more)
+
+    low = heard(hearing.sound())
+    assert low.text and low.usage.seconds == 2
+    assert heard(hearing.sound()).text == low.text != heard(hearing.sound(from_hz=3_000.0)).text
+    pieces = [event.choices[0]["delta"].get("content", "") for event in heard(hearing.sound(), stream=True)]
+    assert "".join(pieces) == low.text and len(pieces) > 1
+    raw = client.audio.transcriptions.with_raw_response.create(
+        model=asked.model, file=("a.wav", hearing.sound(), "audio/wav"), language="en")
+    request_id, cost = raw.headers["x-flotilla-request-id"], json.loads(raw.text)["usage"]["cost"]
+    assert nano(cost) == _charged(asked, request_id) > 0
+    try:
+        heard(b"no sound")
+    except BadRequestError as error:
+        assert "audio" in str(error), error
+    else:
+        raise AssertionError("what is no sound was heard")
+
+
+def _charged(asked: Asked, request_id: str) -> int:
+    """What the ledger charges the request with, nano-USD, once it is over."""
+    def charges() -> list[tuple[Any, ...]]:
+        return asked.fleet.rows("SELECT SUM(direct + waste + idle + cold_start) FROM charges WHERE request_id = ?"
+                                " AND outcome != 'running' GROUP BY request_id", request_id)
+
+    ((charged,),) = eventually(charges, "the request is charged", 30)
+    return int(charged)
+
+
 def _documents(asked: Asked) -> dict[str, Any]:
     return {"model": asked.model, "query": ASK, "documents": ["The Ann lies at berth two.", "Soup needs salt.", LONG]}
 
@@ -265,5 +296,5 @@ def run(asked: Asked, check: str) -> str:
 _CHECKS: dict[str, Callable[[Asked], None]] = {
     "chat": chat, "stream": stream, "logprobs": logprobs, "max_tokens": max_tokens, "stop": stop, "schema": schema,
     "tool": tool, "reasoning": reasoning, "cached": cached, "cost": cost, "image": image, "embed": embed,
-    "rerank": rerank,
+    "rerank": rerank, "hear": hear,
 }

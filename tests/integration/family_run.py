@@ -21,6 +21,7 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]
+import hearing  # noqa: E402
 from family_cases import CASES, CHECKS, NOT_HERE, Case  # noqa: E402
 from family_checks import Asked, run  # noqa: E402
 from live_calls import Caller  # noqa: E402
@@ -124,7 +125,8 @@ def _fleet_file(folder: Path, cases: list[Case]) -> Path:
         "name": "families", "prices": str((LAPTOP.parent / laptop["prices"]).resolve()),
         "accelerators": laptop["accelerators"], "tenants": {TENANT: {}},
         "models": {case.family: {
-            "source": f"small:{case.family}", "architecture": case.architecture,
+            "source": str(hearing.make(folder / case.family)) if case.kind == "hear" else f"small:{case.family}",
+            "architecture": case.architecture,
             "accelerator": next(iter(laptop["accelerators"])), "slo": {"ttft_ms": 30_000, "tpot_ms": 2_000},
             "engine": _engine(case, small),
         } for case in cases},
@@ -138,7 +140,8 @@ def _engine(case: Case, small: dict[str, Any]) -> dict[str, Any]:
     args = dict(small["args"])
     if case.kind != "chat":
         del args["structured_outputs_config"]
-    return {**small, "kv_cache_mib": 64, "tool_call_parser": case.tool_parser,
+    length = case.context or small["max_model_len"]
+    return {**small, "kv_cache_mib": 64, "max_model_len": length, "tool_call_parser": case.tool_parser,
             "reasoning_parser": case.reasoning_parser, "args": args | dict(case.args)}
 
 

@@ -220,6 +220,14 @@ async def test_what_is_renewed_is_not_reaped() -> None:
             await other.admit("b", WHO, "qwen", ask())
 
 
+async def test_a_gateway_keeps_nothing_of_requests_that_the_store_knows_the_end_of() -> None:
+    of = desk(limits(requests_per_minute=10_000))
+    for number in range(50):
+        await of.admit(f"r{number}", WHO, "qwen", ask())
+        of.settle(f"r{number}", used())
+    assert not of._open and not of._silent and not of._local._done
+
+
 async def test_closed_while_the_store_is_away() -> None:
     store = Fragile(OwnBook(Clock()))
     of = desk(limits(requests_per_minute=100), store)
