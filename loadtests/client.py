@@ -14,9 +14,9 @@ from typing import Any
 
 import gevent
 import msgspec
-from geventhttpclient import HTTPClient
 from geventhttpclient.response import HTTPParseError, HTTPSocketPoolResponse
 
+from loadtests.connections import client_of
 from loadtests.endpoint import Endpoint
 from loadtests.looplag import LagProbe
 from loadtests.observation import DETAIL_LIMIT, Observation, Usage, error_text
@@ -24,8 +24,6 @@ from loadtests.records import RequestError
 
 __all__ = ["ChatClient", "Observation", "Usage"]
 
-#: More than any machine has ports: the pool must never make a request wait for another one's connection.
-_UNBOUNDED = 1_000_000
 _REFUSED = (ConnectionRefusedError, socket.gaierror)
 _BLOCK = 16_384
 #: Pieces that may wait to be parsed. Streams differ in it, for those of one engine get their chunks in step and would
@@ -44,15 +42,7 @@ class ChatClient:
         self._now = now
         self._lag = lag or LagProbe()
         self._encode = msgspec.json.Encoder().encode
-        self._http = HTTPClient(
-            endpoint.host,
-            endpoint.port,
-            ssl=endpoint.tls,
-            concurrency=_UNBOUNDED,
-            connection_timeout=timeout_s,
-            network_timeout=timeout_s,
-            block_size=_BLOCK,
-        )
+        self._http = client_of(endpoint, timeout_s, _BLOCK)
 
     def send(self, body: Mapping[str, Any], request_id: str) -> Observation:
         """POST one body (a chat completion; with `input`, embeddings) and read the whole answer.

@@ -144,7 +144,7 @@ class _Lead:
             load_scenario(Path(options.scenario)), environment.host, Path(options.beside), Path(options.records),
             options.salt, options.only or None,
         )
-        self._view = LiveView()
+        self._view = LiveView({name: model.slo for name, model in self._orders.scenario.models.items()})
         if environment.web_ui:
             self._view.install(environment)
         runner = environment.runner

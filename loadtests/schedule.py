@@ -1,8 +1,10 @@
 """`python -m loadtests.schedule FILE`: the requests that a scenario or a trace stands for, one JSON object a line.
 
 For programs that plan with the same traffic as load tests send: at_s, model, input_tokens, output_tokens, session, and
-for traces that name them, blocks and block_tokens. A turn after the first comes its user's thinking time after the one
-before, because when that one is answered is for the reader to say; closed loops have no schedule and are left out.
+for traces that name them, blocks and block_tokens. A turn's input is all that is sent: the shared system prompt, what
+was said and answered before, and the turn's own. Tools and pictures are not in it: their tokens only a model can count.
+A turn after the first comes its user's thinking time after the one before, because when that one is answered is for the
+reader to say; closed loops have no schedule and are left out.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import numpy as np
 
 from loadtests.arrivals import schedule
 from loadtests.errors import LoadTestError, ScenarioError
+from loadtests.pacing import Closed
 from loadtests.resample import read_servegen, resample
 from loadtests.scenario import load_scenario
 from loadtests.traces import Row, read_trace
@@ -45,13 +48,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def requests(file: Path, kind: str | None, length_s: float, seed: int) -> Iterator[dict[str, Any]]:
     """The requests of a file, by arrival. Raises: ScenarioError."""
     if file.suffix in (".yaml", ".yml"):
-        for arrival in schedule(load_scenario(file), file.parent):
-            at = arrival.at_s
+        scenario = load_scenario(file)
+        if all(isinstance(process, Closed) for process in scenario.processes.values()):
+            raise ScenarioError(f"{file}: every user is in a closed loop, which has no schedule: its requests follow "
+                                "from the answers; give arrivals of an open loop")
+        for arrival in schedule(scenario, file.parent):
+            at, said = arrival.at_s, arrival.system_tokens
             for turn in arrival.turns:
-                at += turn.think_s
-                yield {"at_s": at, "model": arrival.model, "input_tokens": turn.prompt_tokens + arrival.system_tokens,
+                at, said = at + turn.think_s, said + turn.prompt_tokens
+                yield {"at_s": at, "model": arrival.model, "input_tokens": said,
                        "output_tokens": turn.output_tokens, "session": arrival.index + 1,
                        "blocks": list(turn.blocks), "block_tokens": turn.block_tokens}
+                said += turn.output_tokens
         return
     for row in _rows(file, kind or _looks_like(file), length_s, seed):
         yield {"at_s": row.at_s, "model": row.model, "input_tokens": row.input_tokens,

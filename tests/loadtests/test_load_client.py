@@ -42,7 +42,7 @@ def test_a_stream_is_seen_as_it_was_served(chat):
     )
     # The role chunk came at once; the first token is what counts. How late a busy machine makes it is not the client's.
     assert 0.95 * TTFT_S < seen.stamps[0] - seen.sent < 1
-    assert seen.stamps[-1] - seen.stamps[0] == pytest.approx((TOKENS - 1) * ITL_S, abs=0.03)
+    assert 0.8 * (TOKENS - 1) * ITL_S < seen.stamps[-1] - seen.stamps[0] < 1
     # The fake's usage chunk comes 100 ms after the last token: the answer ended before it.
     assert seen.ended - seen.stamps[-1] > 0.09
 
