@@ -46,13 +46,14 @@ async def serve(plan: Plan, found: Fleet, settings: Settings) -> None:
     if book is not None:
         await book.stop()
     if admin is not None:
-        server, task = admin
+        server, task, feed = admin
+        await feed.close()  # open consoles end by themselves
         server.should_exit = True
-        with suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError, TimeoutError):
             await asyncio.wait_for(task, 5)
 
 
-async def _admin(plan: Plan, found: Fleet, settings: Settings) -> tuple[Any, asyncio.Task[None]]:
+async def _admin(plan: Plan, found: Fleet, settings: Settings) -> tuple[Any, asyncio.Task[None], Any]:
     import uvicorn
 
     from serving.admin.adapters import Place
@@ -72,9 +73,11 @@ async def _admin(plan: Plan, found: Fleet, settings: Settings) -> tuple[Any, asy
         state = runstate.read(settings.state_dir)
         return Run({f.model: f.message for f in state.failures} if state else {}, plan.changes.sources)
 
-    add(app, Around(found, ledger, lambda: scraping.scrape(plan.metrics), run))
+    feed = add(app, Around(found, ledger, lambda: scraping.scrape(plan.metrics), run, plan.api,
+                           settings.reports_dir.absolute()))
     config = uvicorn.Config(app, host=found.admin.host, port=found.admin.port, log_level="warning", access_log=False,
-                            lifespan="off", server_header=False, proxy_headers=False)
+                            lifespan="off", server_header=False, proxy_headers=False,
+                            timeout_graceful_shutdown=2)  # a playground's stream need not end
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     sock = config.bind_socket()
@@ -83,7 +86,7 @@ async def _admin(plan: Plan, found: Fleet, settings: Settings) -> tuple[Any, asy
         if task.done():
             raise OSError("the admin API did not start")
         await asyncio.sleep(0.01)
-    return server, task
+    return server, task, feed
 
 
 def main() -> None:

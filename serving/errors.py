@@ -290,6 +290,10 @@ class ConsoleFull(FlotillaError):
     """So many consoles or playgrounds are open that no further one may be."""
 
 
+class GatewayAway(FlotillaError):
+    """The API does not answer the console."""
+
+
 class NoSuchRow(FlotillaError):
     """There is no request, report or other thing of that name."""
 

@@ -20,8 +20,8 @@ from serving.ledger.store import Ledger
 
 _STATUS: dict[type[FlotillaError], int] = {
     errors.MalformedRequest: 400, errors.InvalidKey: 401, errors.ScopeMissing: 403, errors.ConfigError: 400,
-    errors.NoSuchRow: 404, errors.ConsoleFull: 429, errors.LedgerError: 503, errors.KeysUnavailable: 503,
-    errors.FlotillaError: 500}
+    errors.NoSuchRow: 404, errors.ConsoleFull: 429, errors.GatewayAway: 502, errors.LedgerError: 503,
+    errors.KeysUnavailable: 503, errors.FlotillaError: 500}
 _REFUSED: dict[int | str, dict[str, Any]] = {
     code: {"model": models.Error} for code in (400, 401, 403, 503)}
 

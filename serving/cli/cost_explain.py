@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -106,17 +105,6 @@ def _wasted(told: Explanation) -> str:
 
 
 def _json(told: Explanation, others: tuple[str, ...], known: Known) -> dict[str, Any]:
-    return {
-        "request_id": told.request_id, "other_request_ids": others, "tenant": told.tenant,
-        "request": asdict(told.request) if told.request else None, "tokens": asdict(told.tokens),
-        "nanousd": asdict(told.amounts) | {"work": told.amounts.work, "loaded": told.amounts.loaded},
-        "cost_usd": exact(told.amounts.loaded), "work_parts_nanousd": told.parts(),
-        "replicas": [asdict(r) | {"lines": [_line_json(line) for line in r.lines]} for r in told.replicas],
-        "compared": [asdict(c) for c in told.compared],
-        "idle_policy": known.fleet.costs.idle if known.fleet else None, "price_book": known.book_version(),
-        "why": explaining.sentence(told),
-    }
-
-
-def _line_json(line: Line) -> dict[str, Any]:
-    return asdict(line) | {"parts": dict(line.parts)}
+    return explaining.plain(told) | {
+        "other_request_ids": others, "idle_policy": known.fleet.costs.idle if known.fleet else None,
+        "price_book": known.book_version()}

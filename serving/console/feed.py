@@ -41,6 +41,7 @@ class Feed:
         self._news: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._left_at = 0.0
+        self._closed = False
         self.open = 0
 
     @property
@@ -60,9 +61,10 @@ class Feed:
             if self._task is None or self._task.done():
                 self._task = asyncio.create_task(self._tick())
             seen = 0
-            while True:
-                while self._newest is None or seen == self._number:
+            while not self._closed:
+                if self._newest is None or seen == self._number:
                     await self._next()
+                    continue
                 seen = self._number
                 yield self._newest
         finally:
@@ -92,7 +94,10 @@ class Feed:
         self._traces.clear()
 
     async def close(self) -> None:
-        """End the looking."""
+        """End the looking, and every page's frames."""
+        self._closed = True
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from serving.console.snapshot import NOTHING_YET, Slow, Snapshot, models, saved
+from serving.console.watching import Decisions, budgets
 from serving.fleet.catalogue import Fleet
 from serving.telemetry.background import Background
 from serving.telemetry.view import Scrape, Window
@@ -32,9 +33,9 @@ class Look:
     def __init__(self, fleet: Fleet, scrape: Callable[[], Scrape], slow: Callable[[], Slow], run: Callable[[], Run],
                  every_s: float = EVERY_S, window_s: float = WINDOW_S, clock: Callable[[], float] = time.time) -> None:
         self._fleet, self._scrape, self._run, self._clock = fleet, scrape, run, clock
-        self._slow = Background(slow)
+        self._slow, self._decisions = Background(slow), Decisions()
         self._window = Window({name: m.slo for name, m in fleet.models.items()}, window_s)
-        self._last = Snapshot(fleet.name, 0.0, every_s, window_s, (), 0.0, None, (), None, None, (), ())
+        self._last = Snapshot(fleet.name, 0.0, every_s, window_s, (), 0.0, None, (), None, None)
 
     def __call__(self) -> Snapshot:
         """The fleet now; where it cannot be seen, as it was last, with what is wrong."""
@@ -49,10 +50,11 @@ class Look:
         scrape = self._scrape()
         seen, slow, run = self._window.add(scrape), self._slow.latest(_SLOW_S) or NOTHING_YET, self._run()
         found = models(self._fleet, seen, slow, run.failed, run.real)
+        scaling, decisions = self._decisions.look(now, scrape)
         answered = sum(m.requests_per_s for m in found if m.usd_per_request is not None)
         charged = sum(m.requests_per_s * m.usd_per_request for m in found if m.usd_per_request is not None)
         return replace(
             self._last, at=now, models=found, usd_per_hour=seen.usd_per_hour,
             usd_per_request=charged / answered if answered else None, saved=saved(self._fleet, scrape),
-            ledger_up=seen.ledger_up, residual_nanousd=seen.residual_nanousd, budgets=slow.budgets,
-            failures=slow.failures, trouble="")
+            ledger_up=seen.ledger_up, residual_nanousd=seen.residual_nanousd, failures=slow.failures,
+            budgets=budgets(scrape), scaling=scaling, decisions=decisions, trouble="")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from serving.console.watching import Budget, Decision, Scaling
 from serving.costs.figures import saving
 from serving.fleet.catalogue import Fleet
 from serving.fleet.modelspec import ModelSpec
@@ -56,18 +57,6 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Budget:
-    """One budget of a tenant, a key or a model. Money in nano-USD; None: no such mark."""
-
-    whose: str
-    period: str
-    spent: int
-    soft: int | None
-    hard: int | None
-    until: float
-
-
-@dataclass(frozen=True)
 class Failure:
     """A request that did not get its answer."""
 
@@ -85,17 +74,17 @@ class Slow:
     """What the ledger is asked more seldom. `starting`: replicas by model that are alive and not ready."""
 
     starting: Mapping[str, int]
-    budgets: tuple[Budget, ...]
     failures: tuple[Failure, ...]
 
 
-NOTHING_YET = Slow({}, (), ())
+NOTHING_YET = Slow({}, ())
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """The fleet at `at`, Unix seconds. `window_s`: what rates are over. `saved`: the whole fleet, overhead included,
-    held against the comparators of each role. `trouble`: why the look could not see, for people."""
+    held against the comparators of each role. `decisions`: those seen while someone looked. `trouble`: why the look
+    could not see, for people."""
 
     fleet: str
     at: float
@@ -107,8 +96,10 @@ class Snapshot:
     saved: tuple[Saved, ...]
     ledger_up: bool | None
     residual_nanousd: float | None
-    budgets: tuple[Budget, ...]
-    failures: tuple[Failure, ...]
+    failures: tuple[Failure, ...] = ()
+    budgets: tuple[Budget, ...] = ()
+    scaling: tuple[Scaling, ...] = ()
+    decisions: tuple[Decision, ...] = ()
     trouble: str = ""
 
     def trace(self) -> dict[str, Any]:

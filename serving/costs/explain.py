@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from serving.costs import figures
 from serving.fleet.money import NS_PER_HOUR, apportion
@@ -200,3 +201,16 @@ def why_waste(told: Explanation) -> str:
     if rejected := sum(r.rejected for r in told.replicas):
         why.append(f"{rejected:,} drafted tokens thrown away")
     return ", ".join(why) or "no one received it"
+
+
+def plain(told: Explanation) -> dict[str, Any]:
+    """All of it as JSON has it, with the sentence that sums it up as `why`."""
+    return {
+        "request_id": told.request_id, "tenant": told.tenant,
+        "request": asdict(told.request) if told.request else None, "tokens": asdict(told.tokens),
+        "nanousd": asdict(told.amounts) | {"work": told.amounts.work, "loaded": told.amounts.loaded},
+        "cost_usd": figures.exact(told.amounts.loaded), "work_parts_nanousd": told.parts(),
+        "replicas": [asdict(r) | {"lines": [asdict(line) | {"parts": dict(line.parts)} for line in r.lines]}
+                     for r in told.replicas],
+        "compared": [asdict(c) for c in told.compared], "under_way": told.under_way, "why": sentence(told),
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,17 +38,16 @@ class Rig:
 
 
 @contextmanager
-def running(folder: Path, every_s: float = EVERY_S, prepare: Callable[[Rig], None] = lambda rig: None) -> Iterator[Rig]:
-    """A console, served by a thread until the end."""
+def running(folder: Path, every_s: float = EVERY_S, api: str = "http://127.0.0.1:9") -> Iterator[Rig]:
+    """A console, served by a thread until the end. `api`: the gateway's address."""
     ledger = Ledger.open(folder / "ledger.db")
     fake = FakeFleet()
     tenants.seed(ledger, fake.fleet.tenants, 1.0)
     text, _ = keys.create(ledger, "shop", "root", PEPPER, 1.0, Grant(scopes=("admin",)))
     plain, _ = keys.create(ledger, "shop", "app", PEPPER, 1.0)
     rig = Rig(fake, ledger, text, plain, folder=folder)
-    prepare(rig)
     app = application(ledger, LedgerKeyring(ledger, PEPPER, max_age_s=0.05, miss_age_s=0.0), PEPPER, lambda: ("qwen",))
-    add(app, Around(fake.fleet, ledger, fake.scrape, lambda: rig.run), every_s)
+    add(app, Around(fake.fleet, ledger, fake.scrape, lambda: rig.run, api, folder / "reports"), every_s)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

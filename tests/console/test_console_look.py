@@ -8,7 +8,7 @@ import pytest
 from fake_fleet import FakeFleet
 
 from serving.console.looking import Look, Run
-from serving.console.snapshot import Budget, Model, Slow, Snapshot
+from serving.console.snapshot import Failure, Model, Slow, Snapshot
 
 NOW = 1_000.0
 
@@ -18,7 +18,7 @@ class Rig:
 
     def __init__(self) -> None:
         self.fake, self.run, self.now = FakeFleet(), Run({}, {}), NOW
-        self.slow = Slow({}, (), ())
+        self.slow = Slow({}, ())
         self.look = Look(self.fake.fleet, self.fake.scrape, lambda: self.slow, lambda: self.run, clock=lambda: self.now)
         self.look._slow.fresh(1)
 
@@ -46,7 +46,7 @@ def test_states_and_why(rig: Rig) -> None:
         "qwen": "serving", "llama": "serving", "kimi": "failed", "embed": "asleep"}
     assert of(seen, "kimi").why == "its weights are missing"
     rig.fake.replicas = {"qwen": 2}
-    rig.slow = Slow({"kimi": 1, "embed": 1}, (), ())
+    rig.slow = Slow({"kimi": 1, "embed": 1}, ())
     rig.run = Run({}, {})
     rig.look._slow.fresh(1)
     seen = rig.look()
@@ -106,6 +106,6 @@ def test_a_ledger_that_is_away_makes_replicas_unknown_not_down(rig: Rig) -> None
 
 
 def test_slow_facts_are_those_known_last(rig: Rig) -> None:
-    rig.slow = Slow({}, (Budget("shop", "month", 5, None, 10, 2e9),), ())
+    rig.slow = Slow({}, (Failure("flo-1", 5.0, "shop", "qwen", "chat_completions", 503, "failed"),))
     rig.look._slow.fresh(1)
-    assert rig.look().budgets[0].spent == 5
+    assert rig.look().failures[0].code == 503

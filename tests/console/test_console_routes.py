@@ -37,7 +37,7 @@ def events(rig: Rig, key: str) -> Iterator[tuple[str, object]]:
 def test_the_page_needs_no_key_and_says_nothing_of_the_fleet(rig: Rig) -> None:
     away = http.get(rig.url.removesuffix("/"))
     assert away.status_code == 308 and httpx.URL(rig.url.removesuffix("/")).join(away.headers["location"]) == rig.url
-    for path in [p.name for p in PAGE.iterdir()] + [""]:
+    for path in [f"page/{p.name}" for p in PAGE.iterdir()] + [""]:
         answer = http.get(rig.url + path)
         assert answer.status_code == 200 and "sample" not in answer.text and "qwen" not in answer.text
         assert answer.headers["content-security-policy"] == POLICY
@@ -46,7 +46,8 @@ def test_the_page_needs_no_key_and_says_nothing_of_the_fleet(rig: Rig) -> None:
         assert again.status_code == 304 and not again.content
 
 
-@pytest.mark.parametrize("name", ["none.js", "../routes.py", "%2e%2e/routes.py", "..%2froutes.py", "__init__.py"])
+@pytest.mark.parametrize("name", ["none.js", "page/none.js", "page/../../routes.py", "page/%2e%2e/routes.py",
+                                  "page/..%2froutes.py", "page/__init__.py"])
 def test_nothing_but_the_page_is_served(rig: Rig, name: str) -> None:
     answer = http.get(rig.url + name)
     assert answer.status_code == 404 and "import" not in answer.text

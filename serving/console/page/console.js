@@ -2,11 +2,15 @@
 
 import {announce, by, mark, say} from "./dom.js";
 import {clock} from "./format.js";
+import {attention} from "./attention.js";
+import {explorer} from "./explorer.js";
 import {models, remember} from "./models.js";
 import {overview} from "./overview.js";
+import {playground, stop} from "./playground.js";
+import {reports} from "./reports.js";
 import {Refused, ask, events, remembered, take} from "./wire.js";
 
-const PANELS = [overview, models];
+const PANELS = [overview, models, attention, explorer, playground, reports];
 const THEMES = ["system", "light", "dark"];
 let newest = null, drawn = null, heard = 0, every = 2, running = null;
 
@@ -36,6 +40,7 @@ function open(inside) {
 
 function leave(message = "") {
   take("");
+  stop();
   running?.abort();
   running = null;
   open(false);

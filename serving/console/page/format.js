@@ -57,3 +57,8 @@ export function ago(unix, now) {
   if (past < 90) return `${Math.round(past)} s ago`;
   return past < 5400 ? `${Math.round(past / 60)} min ago` : `${Math.round(past / 3600)} h ago`;
 }
+
+// A count or mean: whole above 100, three digits below.
+export function quantity(value) {
+  return value >= 100 || Number.isInteger(value) ? grouped(0).format(value) : short(value);
+}
