@@ -30,6 +30,7 @@ from serving.telemetry.metrics import BY_NAME
 
 log = logging.getLogger(__name__)
 _TENANTS = 100
+_SLOW_S = 20.0
 _LIVE_GAUGE = re.compile(r"gauge_live[a-z]*_(\d+)\.db")
 
 
@@ -149,24 +150,28 @@ def _server(host: str, port: int, registry: CollectorRegistry, multiprocess_dir:
     class Handler(BaseHTTPRequestHandler):
         """Answers /metrics and /targets."""
 
+        timeout = _SLOW_S  # who neither asks nor reads is cut off
+
         def do_GET(self) -> None:
-            path = self.path.split("?")[0]
             try:
-                if path == "/metrics":
-                    forget_dead(multiprocess_dir)
-                    encode, kind = _encoder(self.headers.get("Accept", ""))
-                    self._answer(200, kind, encode(registry))
-                elif path == "/targets":
-                    found = [{"targets": [t.address], "labels": {"model": t.model, "replica": t.replica}}
-                             for t in targets()]
-                    self._answer(200, "application/json", json.dumps(found).encode())
-                elif path == "/healthz":
-                    self._answer(200, "text/plain", b"ok\n")
-                else:
-                    self._answer(404, "text/plain", b"there are /metrics, /targets and /healthz\n")
+                code, kind, body = self._found(self.path.split("?")[0])
             except Exception as error:
                 log.exception("a scrape failed")
-                self._answer(503, "text/plain", f"the metrics cannot be read: {error}\n".encode())
+                code, kind, body = 503, "text/plain", f"the metrics cannot be read: {error}\n".encode()
+            self._answer(code, kind, body)
+
+        def _found(self, path: str) -> tuple[int, str, bytes]:
+            if path == "/metrics":
+                forget_dead(multiprocess_dir)
+                encode, kind = _encoder(self.headers.get("Accept", ""))
+                return 200, kind, encode(registry)
+            if path == "/targets":
+                found = [{"targets": [t.address], "labels": {"model": t.model, "replica": t.replica}}
+                         for t in targets()]
+                return 200, "application/json", json.dumps(found).encode()
+            if path == "/healthz":
+                return 200, "text/plain", b"ok\n"
+            return 404, "text/plain", b"there are /metrics, /targets and /healthz\n"
 
         def _answer(self, code: int, kind: str, body: bytes) -> None:
             self.send_response(code)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
@@ -237,6 +239,34 @@ def test_other_paths(exporter: Exporter) -> None:
     assert exporter.get("/metrics?x=1")[0] == 200
     code, _, text = exporter.get("/nothing")
     assert (code, "/metrics" in text) == (404, True)
+
+
+def test_who_neither_asks_nor_reads_is_cut_off_and_holds_up_no_one(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.telemetry.exporter._SLOW_S", 0.3)
+    many = Exporter(tmp_path, samples=lambda: [
+        Sample("flotilla_tokens_total", (f"model-{n}" + 4000 * "x", "demo", "prompt"), n) for n in range(3000)])
+    many.start()
+    address = ("127.0.0.1", many.server.server_port)
+    silent = [socket.create_connection(address) for _ in range(20)]
+    deaf = [socket.create_connection(address) for _ in range(5)]
+    try:
+        for one in deaf:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            one.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert many.get("/healthz")[0] == 200
+        for one in silent:
+            one.settimeout(20)
+            assert one.recv(1) == b""
+        deadline = time.monotonic() + 20
+        while threads := [t for t in threading.enumerate() if "process_request_thread" in t.name]:
+            assert time.monotonic() < deadline, threads
+            time.sleep(0.02)
+    finally:
+        for one in (*silent, *deaf):
+            one.close()
+        many.server.shutdown()
+        many.server.server_close()
 
 
 def test_a_port_that_is_taken_is_an_error(exporter: Exporter, tmp_path: Path) -> None:
