@@ -60,7 +60,7 @@ def rules(
 def dashboards(
     out: Annotated[Path, typer.Option(help="Folder for one JSON file per dashboard.")] = Path("grafana"),
 ) -> None:
-    """Write the Grafana dashboards: fleet, model, tenants and cost, gateway and ledger, load test."""
+    """Write the Grafana dashboards: fleet, model, tenants and cost, gateway and ledger, autoscaling, load test."""
     out.mkdir(parents=True, exist_ok=True)
     for board in boards():
         file = out / f"{board.uid}.json"

@@ -56,7 +56,7 @@ for line in sys.stdin:
 
 def truth(minute: int) -> Iterator[Sample]:
     """The ledger at this time: every metric of it that the table has."""
-    known = {"model": "qwen", "tenant": "shop", "bucket": "direct", "kind": "completion"}
+    known = {"model": "qwen", "tenant": "shop", "bucket": "direct", "kind": "completion", "state": "cold_start"}
     for metric in METRICS:
         if metric.source == "ledger":
             labels = tuple(known.get(name, "one") for name in metric.labels)
@@ -151,7 +151,7 @@ def three_on_one_machine(world: World, folder: Path) -> None:
 
 
 def three_pods(world: World, folder: Path) -> None:
-    world.fleet(folder / "none")
+    world.fleet(folder / "head")
     for share in range(3):
         counters = folder / f"pod-{share}"
         world.gateway(counters, share)
@@ -237,7 +237,8 @@ def test_a_panel_shows_the_same_however_many_gateways_there_are(
     ("flotilla-gateway", "Fallbacks per second", sum(EACH) / 60),
     ("flotilla-gateway", "Rows that wait on disk", 300),
     ("flotilla-model", "Running and waiting", 27),
-    ("flotilla-model", "Replicas that serve", 2)])
+    ("flotilla-model", "Replicas that serve", 2),
+    ("flotilla-autoscaling", "Replicas that serve", 2)])
 def test_sums_are_the_truth(worlds: dict[str, Prometheus], board: str, title: str, true: float) -> None:
     panel = next(p for uid, p in PANELS if (uid, p.title) == (board, title) and p.kind != "stat" or
                  (uid, p.title, title) == (board, title, "Cost of the fleet"))
