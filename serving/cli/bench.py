@@ -43,7 +43,7 @@ def gateway_(
     plan = gateway.Plan(tuple(arms.chosen(names)), levels, rounds, own.state_dir, peers)
     with progress(json) as say:
         report = gateway.measure(plan, say)
-    _told("gateway", report, json, show_gateway)
+    written("gateway", report, json, show_gateway)
 
 
 @app.command("relay")
@@ -66,7 +66,7 @@ def relay_(
     plan = relay.RelayPlan(tuple(names), rounds, requests, memory, own.state_dir, peers)
     with progress(json) as say:
         report = relay.measure(plan, say)
-    _told("relay", report, json, show_relay)
+    written("relay", report, json, show_relay)
 
 
 def show_relay(report: dict[str, Any]) -> None:
@@ -105,7 +105,7 @@ def observing_(
     names = tuple(n for n in observing.ARMS if not arm or n in arm or n == observing.PLAIN)
     with progress(json) as say:
         report = observing.measure(observing.ObservingPlan(names, rounds, requests, own.state_dir), say)
-    _told("observing", report, json, show_observing)
+    written("observing", report, json, show_observing)
 
 
 def show_observing(report: dict[str, Any]) -> None:
@@ -141,7 +141,7 @@ def metering_(
     own = settings()
     with progress(json) as say:
         report = metering.measure(metering.MeteringPlan(rounds, running, own.state_dir), say)
-    _told("metering", report, json, show_metering)
+    written("metering", report, json, show_metering)
 
 
 def show_metering(report: dict[str, Any]) -> None:
@@ -199,7 +199,7 @@ def routing_(
     plan = routing.RoutingPlan(routing.chosen(policy or []), rounds, seed, own.state_dir)
     with progress(json) as say:
         report = routing.measure(plan, say)
-    _told("routing", report, json, show_routing)
+    written("routing", report, json, show_routing)
 
 
 def show_routing(report: dict[str, Any]) -> None:
@@ -226,7 +226,7 @@ def admission_(
     plan = admission.AdmissionPlan(admission.chosen(store or []), requests, rounds=rounds, redis=own.quota_url)
     with progress(json) as say:
         report = admission.measure(plan, say)
-    _told("admission", report, json, show_admission)
+    written("admission", report, json, show_admission)
 
 
 def show_admission(report: dict[str, Any]) -> None:
@@ -259,7 +259,7 @@ def fairness_(
     plan = fairness.FairnessPlan(own.state_dir, rate, times, duration, rounds, seats)
     with progress(json) as say:
         report = fairness.measure(plan, say)
-    _told("fairness", report, json, show_fairness)
+    written("fairness", report, json, show_fairness)
     if report["ratio"] > report["target"]:
         raise typer.Exit(1)
 
@@ -290,7 +290,7 @@ def kv_(
     plan = kv.KvPlan(kv.chosen(model or []), catalogue)
     with progress(json) as say:
         report = kv.measure(plan, say)
-    _told("kv", report, json, show_kv)
+    written("kv", report, json, show_kv)
     if report["failed"] or any(abs(row["off"]) > report["limit"] for row in report["models"]):
         raise typer.Exit(1)
 
@@ -343,7 +343,7 @@ def _or(value: float | None, form: str) -> str:
     return "–" if value is None else f"{value:{form}}"
 
 
-def _told(name: str, report: dict[str, Any], json: bool, show: Callable[[dict[str, Any]], None]) -> None:
+def written(name: str, report: dict[str, Any], json: bool, show: Callable[[dict[str, Any]], None]) -> None:
     """Write bench-NAME.json into the folder of reports; then print it, or show its tables."""
     path = settings().reports_dir / f"bench-{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

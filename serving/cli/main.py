@@ -8,6 +8,7 @@ from serving import __version__
 from serving.cli import (
     adapters,
     bench,
+    bench_simulator,  # noqa: F401 - adds its command to bench's
     checkpoints,
     cluster,
     costs,
@@ -16,7 +17,9 @@ from serving.cli import (
     load,
     models,
     observe,
+    planning,
     prices,
+    profiles,
     render,
     run,
     simulate,
@@ -59,6 +62,8 @@ app.add_typer(costs.cost, name="cost", rich_help_panel=_WHO)
 app.command(rich_help_panel=_LOAD)(load.loadtest)
 app.add_typer(load.report, name="report", rich_help_panel=_LOAD)
 app.command(rich_help_panel=_LOAD)(simulate.simulate)
+app.add_typer(profiles.app, name="profile", rich_help_panel=_LOAD)
+app.command("plan", rich_help_panel=_LOAD)(planning.plan_)
 app.add_typer(bench.app, name="bench", rich_help_panel=_LOAD)
 
 

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from serving.cli import simulated
+from serving.cli import evaluate, simulated
 from serving.cli.output import as_json, console, table
 from serving.cli.run import Json
+from serving.errors import ConfigError
 from serving.fleet.catalogue import load
 from serving.fleet.loading import LoadingPolicy
 
-Trace = Annotated[Path, typer.Option(help="Scenario (YAML), trace file, or folder of ServeGen's chunks.")]
 ProfilesFile = Annotated[Path | None, typer.Option(help="Engine profiles by model (YAML). What it lacks is by the "
                                                         "roofline of the catalogue entry.", show_default=False)]
 Model = Annotated[str | None, typer.Option(help="The model of rows that name none.", show_default=False)]
@@ -23,7 +23,8 @@ Seed = Annotated[int, typer.Option(help="Of failures and of what is drawn.", min
 
 def simulate(
     fleet: Annotated[Path, typer.Argument(help="Fleet file: models, promises, prices, replicas.min and max.")],
-    trace: Trace,
+    trace: Annotated[Path | None, typer.Option(help="Scenario (YAML), trace file, or folder of ServeGen's chunks.",
+                                               show_default=False)] = None,
     profiles: ProfilesFile = None,
     policy: Annotated[str, typer.Option(help=f"Who decides: {', '.join(simulated.RULES)}.")] = "ours",
     model: Model = None,
@@ -32,6 +33,13 @@ def simulate(
     node_s: NodeS = 0.0,
     seed: Seed = 0,
     mtbf_h: Annotated[float | None, typer.Option(help="Mean hours until a replica fails.", min=0.01)] = None,
+    evaluate_: Annotated[bool, typer.Option("--evaluate", help="Compare the policies instead: each tuned on the first "
+                                            "half of every trace, told on the second.")] = False,
+    traces: Annotated[Path, typer.Option(help="With --evaluate: folder of traces. The excerpts that are here by "
+                                              "default are too short; name one with whole files.")] = evaluate.EXCERPTS,
+    replicas: Annotated[float, typer.Option(help="With --evaluate: traces are repeated until they need about so "
+                                                 "many.", min=0.1)] = 8.0,
+    quick: Annotated[bool, typer.Option("--quick", help="With --evaluate: fewer settings.")] = False,
     json: Json = False,
 ) -> None:
     """Replicas, GPU-hours, cost and promises kept, had this policy served that traffic. An estimate by engine profiles.
@@ -41,8 +49,14 @@ def simulate(
     from serving.simulator.simulate import simulate as run
     from serving.simulator.world import Chances
 
-    rule = simulated.rule_of(policy, target)
     found = load(fleet)
+    if evaluate_:
+        evaluate.evaluate(fleet, found, traces, profiles, model, replicas, node_s, seed, quick, json)
+        return
+    if trace is None:
+        raise ConfigError("--trace is missing: name a scenario, a trace file, or a folder of ServeGen's chunks (or say "
+                          "--evaluate)")
+    rule = simulated.rule_of(policy, target)
     known = simulated.read_profiles(profiles)
     asked = simulated.traffic_of(trace, found, model, seed)
     used = {name: simulated.profile_of(found, fleet, name, known) for name in asked}

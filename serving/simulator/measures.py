@@ -59,12 +59,13 @@ class Promises:
 
 @dataclass
 class Measures:
-    """Of one model. hours: promises by hour of arrival."""
+    """Of one model. hours: promises by hour of arrival. counted_from_s: requests that came before are left out."""
 
     ttft_s: float
     tpot_s: float
     request_s: tuple[float, ...]
     token_wait_s: tuple[float, ...]
+    counted_from_s: float = 0.0
     total: Promises = field(default_factory=Promises)
     hours: dict[int, Promises] = field(default_factory=dict)
     ttft: Histogram = field(default_factory=Histogram)
@@ -77,6 +78,9 @@ class Measures:
 
     def add(self, done: Ended, variants: np.ndarray) -> None:
         """Requests that have ended; `variants`: of the replicas that did."""
+        if self.counted_from_s > 0:
+            counted = done.arrived >= self.counted_from_s
+            done, variants = Ended(*(column[counted] for column in done)), variants[counted]
         if not len(done.number):
             return
         finished = done.outcome == FINISHED

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from serving.fleet.autoscaling import Decision, Load, decide
 from serving.fleet.autoscaling.deciding import Claim, within
+from serving.fleet.autoscaling.signals import State
 from serving.fleet.loading import LoadingPolicy
 from serving.simulator.books import Money
 from serving.simulator.measures import Measures
@@ -54,16 +55,20 @@ class Outcome:
 def simulate(services: Mapping[str, tuple[Service, Traffic]], chances: Chances = CALM,
              purses: Mapping[str, Purse] | None = None, fleet_cap: int | None = None, unix_s: float = 0.0,
              tick_s: float = 5.0, loading: LoadingPolicy | None = None, keep_steps: bool = False,
-             say: Callable[[float], None] | None = None) -> dict[str, Outcome]:
+             say: Callable[[float], None] | None = None, begin_with: Mapping[str, tuple[int, ...]] | None = None,
+             counted_from_s: float = 0.0) -> dict[str, Outcome]:
     """Run a fleet's models through their traffic. Deterministic: the same arguments give the same outcome. The least
-    replicas are ready at its beginning.
+    replicas are ready at its beginning, or those of `begin_with`, by variant.
 
     `loading`: how idle time is charged; None leaves the books out (replica time is counted all the same). `unix_s`: the
     moment at which the run begins. `tick_s`: between decisions. `say` is told the time every simulated minute.
+    `counted_from_s`: what comes before is lived through, and neither measured nor paid.
     """
     purses = purses or {}
-    worlds = {n: World(service, traffic, chances, unix_s, loading) for n, (service, traffic) in services.items()}
-    states = {n: service.policy.begin() for n, (service, _) in services.items()}
+    worlds = {n: World(service, traffic, chances, unix_s, loading, counted_from_s)
+              for n, (service, traffic) in services.items()}
+    states = {n: State(begin_with[n]) if begin_with and n in begin_with else service.policy.begin()
+              for n, (service, _) in services.items()}
     steps: dict[str, list[Step]] = {n: [] for n in services}
     capped = fleet_cap is not None or any(p.model_cap is not None for p in purses.values())
     for n, world in worlds.items():

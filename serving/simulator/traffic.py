@@ -59,6 +59,29 @@ def traffic(at: Sequence[float] | np.ndarray, prompt: Sequence[int] | np.ndarray
     return Traffic((whole.part(order),), length_s, names, block_tokens)
 
 
+def whole(asked: Traffic) -> Chunk:
+    """All requests at once."""
+    return Chunk(*(np.concatenate(column) for column in zip(*asked.chunks, strict=True)))
+
+
+def repeated(asked: Traffic, times: float, seed: int, spread_s: float = 10.0) -> Traffic:
+    """The same traffic so many times as dense: each request again within seconds, as from a fleet so much larger, or
+    only some of them. Copies share no prompts. Deterministic by seed."""
+    if times == 1:
+        return asked
+    requests, rng = whole(asked), np.random.default_rng(np.random.SeedSequence([seed, round(times * 1_000)]))
+    names, parts, copies = int(asked.bids.max()) + 1 if len(asked.bids) else 0, [], int(np.ceil(times))
+    for n in range(copies):
+        late = rng.uniform(0, spread_s, len(requests.at)) if n else 0.0
+        copy = requests._replace(at=requests.at + late, key=requests.key + n * 1_000_003,
+                                 blocks_at=requests.blocks_at + n * len(asked.bids))
+        parts.append(copy.part(rng.random(len(requests.at)) < times - n) if times - n < 1 else copy)
+    joined = Chunk(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    order = np.argsort(joined.at, kind="stable")
+    bids = np.concatenate([asked.bids + n * names for n in range(copies)])
+    return Traffic((joined.part(order),), asked.length_s, bids, asked.block_tokens)
+
+
 def _dense(names: Sequence[int]) -> np.ndarray:
     """Names as small numbers from 0 on: the prefix cache finds its slot by them."""
     return np.unique(np.asarray(names, np.int64), return_inverse=True)[1].astype(np.int64).reshape(-1)

@@ -85,9 +85,10 @@ class World:
     """A model's run. `advance` moves time, `load` tells what is to be seen, `scale` is told what there should be."""
 
     def __init__(self, service: Service, traffic: Traffic, chances: Chances, unix_s: float,
-                 loading: LoadingPolicy | None) -> None:
-        """`loading`: of the books; None: no books are kept. `unix_s`: when the run begins, for prices and schedules."""
-        self.service, self.chances, self.now = service, chances, 0.0
+                 loading: LoadingPolicy | None, counted_from_s: float = 0.0) -> None:
+        """`loading`: of the books; None: no books are kept. `unix_s`: when the run begins, for prices and schedules.
+        `counted_from_s`: what comes before is lived through, and neither measured nor paid."""
+        self.service, self.chances, self.now, self._from = service, chances, 0.0, counted_from_s
         self._unix_s, self._loading, self._length = unix_s, loading, traffic.length_s
         self._rng = np.random.default_rng(np.random.SeedSequence([chances.seed, _number(service.name)]))
         room = 2 * sum(v.most for v in service.policy.variants) + 8
@@ -104,7 +105,7 @@ class World:
         self._count = 0
         slo = service.policy.slo
         self.measures = Measures(slo.ttft_ms / 1e3, slo.tpot_ms / 1e3, tuple(p.request_s for p in service.profiles),
-                                 tuple(p.token_wait_s for p in service.profiles))
+                                 tuple(p.token_wait_s for p in service.profiles), counted_from_s)
         self.spent, self.money, self._sums = Spent(), Money(), Sums()
         self._busy_before, self._busy_at = 0.0, 0.0
         self._next_piece()
@@ -310,7 +311,7 @@ class World:
             self._nodes[replica.variant].sort(key=lambda node: node[1])
 
     def _paid(self, variant: int, since: float, until: float) -> None:
-        until = min(until, self._length)
+        since, until = max(since, self._from), min(until, self._length)
         if until <= since:
             return
         devices, price = self.service.devices[variant], self.service.policy.variants[variant].price

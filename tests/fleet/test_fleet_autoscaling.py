@@ -99,6 +99,34 @@ def test_fewer_only_after_as_long_as_a_start_takes() -> None:
     assert first is not None and 600 + 60 < first < 600 + 240
 
 
+def test_bursts_are_remembered_but_for_the_share_that_may_be_late() -> None:
+    def wanted(rule: SloRule, share: float) -> int:
+        """After a burst of a minute, six minutes ago, in which so large a share of all requests came."""
+        quiet, state, decision, arrived = 2.0, policy(rule, most=40).begin(), None, 0.0
+        for at in range(5, 905, 5):
+            arrived += 5 * (quiet * 840 / 60 * share / (1 - share) if 480 <= at < 540 else quiet)
+            told = replace(load(at, 1.0), arrived=int(arrived))
+            decision = decide(told, policy(rule, most=40), state, at)
+            state = decision.state
+        return decision.total
+
+    forgets, remembers = SloRule(growth=0, hold=0), SloRule(growth=0, hold=0, remember_s=900)
+    assert wanted(remembers, 0.4) > wanted(forgets, 0.4) == wanted(forgets, 0.05)
+    assert wanted(remembers, 0.05) == wanted(forgets, 0.05)  # within the tenth that may be late
+
+
+def test_many_late_ones_are_answered_by_more_and_none_by_fewer() -> None:
+    def after(rule: SloRule, late: float) -> int:
+        state, decision = policy(rule, most=40).begin(), None
+        for at in range(5, 905, 5):
+            decision = decide(load(at, 20.0, late=late), policy(rule, most=40), state, at)
+            state = decision.state
+        return decision.total
+
+    corrects, same = SloRule(correct=0.3), SloRule()
+    assert after(corrects, 0.0) < after(corrects, 0.1) == after(same, 0.0) == after(same, 0.5) < after(corrects, 0.3)
+
+
 def test_ray_waits_for_its_delays() -> None:
     of = policy(RayDefault(8, upscale_delay_s=30, downscale_delay_s=600), least=1)
     state, ups = of.begin(), []

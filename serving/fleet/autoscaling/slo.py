@@ -4,11 +4,17 @@ Demand is the rate of arrivals, its growth carried on for as long as a start tak
 add (square-root staffing: many small bursts even out in a large fleet, so that it needs a smaller margin). What a
 replica takes follows from its step model and the mix of requests that has been answered lately (`capacity`). Fewer
 replicas only once fewer have been enough for as long as a start takes: before that, ending one costs more than keeping.
+
+Bursts that are over before a new replica could be ready cannot be answered by starting one. With `remember_s` the rule
+keeps what the last while's demand needs, but for the share of requests that may be late (`slo.goodput`); `follow` says
+how much of a burst beyond that is followed at once. `correct` makes it leaner while fewer requests are late than may
+be, and richer while more are.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +23,7 @@ from serving.fleet.autoscaling.cheapest import cheapest
 from serving.fleet.autoscaling.signals import Load, Sums, Variant
 from serving.fleet.slos import Slo
 
+_FADES_S = 600.0  # after which a late answer counts a third
 _BEFORE_ANYTHING = Mix(1_000.0, 1_000.0, 2e6, 200.0)  # of a model that has not answered yet
 
 
@@ -24,7 +31,9 @@ _BEFORE_ANYTHING = Mix(1_000.0, 1_000.0, 2e6, 200.0)  # of a model that has not 
 class SloRule:
     """margin: standard deviations of chance that replicas are kept for. fill: share of the modelled capacity that is
     planned with. hold: how many starts' time fewer must have been enough. window_s: over which the rate is taken.
-    growth: share of a rise that is carried on; 0: none."""
+    growth: share of a rise that is carried on; 0: none. remember_s: how long demand is remembered; 0: the rate of now
+    only. follow: share of what is beyond the remembered that is followed at once. correct: by how much at most demand
+    is taken as less while nobody is late (twice that as more, while many are); 0: never."""
 
     margin: float = 2.0
     fill: float = 0.9
@@ -32,6 +41,9 @@ class SloRule:
     window_s: float = 30.0
     growth: float = 0.5
     mix_s: float = 300.0
+    remember_s: float = 0.0
+    follow: float = 1.0
+    correct: float = 0.0
 
     name = "slo"
 
@@ -39,13 +51,13 @@ class SloRule:
              now: float) -> tuple[tuple[int, ...], str, Any, float | None]:
         """(replicas by variant, reason, what to remember, replicas' worth of work)."""
         seen: _Seen = own or _Seen()
-        seen = seen.with_(load, self.mix_s + 2 * self.window_s)
+        seen = seen.with_(load, max(self.mix_s, self.remember_s) + 2 * self.window_s)
         mix = seen.mix(self.mix_s) or _BEFORE_ANYTHING
         each = [capacity(v, mix, slo) for v in variants]
         main = max(range(len(each)), key=lambda i: each[i].per_s)
         start = min(v.start_s + v.node_s for v in variants)
-        rate, reason = self._expected(seen, load, each[main], start)
-        rate = _with_chance(rate, each[main], self.margin)
+        rate, reason = self._expected(seen, load, each[main], start, slo)
+        rate = _with_chance(rate, each[main], self.margin) * self._correction(seen, slo)
         limits = [v.least for v in variants], [v.most for v in variants]
         wanted = cheapest(rate, [c.per_s * self.fill for c in each], [v.price for v in variants], *limits)
         worth = rate / (each[main].per_s * self.fill) if each[main].per_s > 0 else None
@@ -57,14 +69,23 @@ class SloRule:
         held = tuple(map(min, held, target))
         return held, ("less_demand" if held != target else "steady"), seen, worth
 
-    def _expected(self, seen: _Seen, load: Load, one: Capacity, start: float) -> tuple[float, str]:
+    def _correction(self, seen: _Seen, slo: Slo) -> float:
+        """What demand is multiplied with, by how many requests were late of late."""
+        if not self.correct or seen.answered < 20:
+            return 1.0
+        used = seen.late / seen.answered / (1 - slo.goodput)
+        return 1 + self.correct * max(-1.0, min(2.0, used - 1))
+
+    def _expected(self, seen: _Seen, load: Load, one: Capacity, start: float, slo: Slo) -> tuple[float, str]:
         """Requests per second to be ready for, and why."""
         lately, before = seen.rate(0.0, self.window_s), seen.rate(self.window_s, self.window_s)
         risen = lately - before - math.sqrt((lately + before) / self.window_s)
         growth = self.growth * max(0.0, risen) / self.window_s * min(start, 4 * self.window_s)
+        if self.remember_s:
+            usual = seen.usual(self.window_s, self.remember_s, slo.goodput)
+            lately, growth = usual + self.follow * max(0.0, lately - usual), self.follow * growth
         waiting = load.queued + load.waiting
-        usual = one.per_s * max(1, sum(load.ready)) * 0.5
-        backlog = max(0.0, waiting - usual)
+        backlog = max(0.0, waiting - one.per_s * max(1, sum(load.ready)) * 0.5)
         # what waits now and could still wait when a replica that starts now is ready
         catch_up = backlog / max(10.0, start)
         return lately + growth + catch_up, "backlog" if catch_up > growth and catch_up > 0.1 * lately else "demand"
@@ -80,14 +101,21 @@ def _with_chance(rate: float, one: Capacity, margin: float) -> float:
 
 @dataclass(frozen=True)
 class _Seen:
-    """Samples of late: (when, requests arrived ever, sums ever), oldest first; and what was wanted when."""
+    """Samples of late: (when, requests arrived ever, sums ever), oldest first; and what was wanted when. answered,
+    late: requests, of which those of minutes ago count less."""
 
     samples: tuple[tuple[float, int, Sums], ...] = ()
     wants: tuple[tuple[float, tuple[int, ...]], ...] = ()
+    answered: float = 0.0
+    late: float = 0.0
 
     def with_(self, load: Load, keep_s: float) -> _Seen:
         if self.samples and load.at_s <= self.samples[-1][0]:
             return self
+        if self.samples and load.late is not None:
+            at, _, sums = self.samples[-1]
+            faded, more = math.exp(-(load.at_s - at) / _FADES_S), load.sums.finished - sums.finished
+            self = replace(self, answered=self.answered * faded + more, late=self.late * faded + more * load.late)
         samples = (*self.samples, (load.at_s, load.arrived, load.sums))
         first = 0
         while first + 1 < len(samples) and samples[first + 1][0] <= load.at_s - keep_s:
@@ -102,14 +130,19 @@ class _Seen:
         end, begin = self._at(end_s), self._at(end_s - length_s)
         return max(0, end[1] - begin[1]) / (end[0] - begin[0]) if end[0] > begin[0] else 0.0
 
+    def usual(self, length_s: float, reach_s: float, share: float) -> float:
+        """The arrivals per second below which so large a share of the requests of the last while came, by stretches."""
+        rates = sorted(self.rate(n * length_s, length_s) for n in range(max(1, round(reach_s / length_s))))
+        wanted, passed = share * sum(rates), 0.0
+        for rate in rates:
+            passed += rate
+            if passed >= wanted - 1e-9:
+                return rate
+        return 0.0
+
     def _at(self, at_s: float) -> tuple[float, int, Sums]:
         """The sample at a moment, or the one before it."""
-        found = self.samples[0]
-        for sample in self.samples:
-            if sample[0] > at_s + 1e-9:
-                break
-            found = sample
-        return found
+        return self.samples[max(0, bisect_right(self.samples, at_s + 1e-9, key=lambda sample: sample[0]) - 1)]
 
     def mix(self, length_s: float) -> Mix | None:
         """What the requests answered in the last so many seconds were like; where too few, longer ago counts."""

@@ -1,0 +1,137 @@
+"""`flotilla simulate --evaluate`: autoscaling policies beside each other, on a folder of traces and on made spikes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serving.cli import simulated
+from serving.cli.output import as_json, console, stderr, table
+from serving.fleet.catalogue import Fleet
+
+if TYPE_CHECKING:
+    from serving.simulator.evaluation import Case, Judged, Result, Verdict
+
+EXCERPTS = Path("loadtests/data")
+Rows = list[dict[str, Any]]
+_NAMES = {"conv": "azure-conv", "code": "azure-code", "mooncake": "mooncake", "servegen": "servegen"}
+_SERVEGEN_S, _SPIKES_S, _SPIKES_RATE = 10_800.0, 7_200.0, 10.0
+_SHORTEST_S, _FEWEST = 600.0, 1_000  # of a trace that has two halves to speak of
+
+
+def evaluate(path: Path, found: Fleet, folder: Path, profiles: Path | None, model: str | None, replicas: float,
+             node_s: float, seed: int, quick: bool, json: bool) -> None:
+    """Tune each policy on a trace's first half, tell what it did on the second. Raises: ConfigError."""
+    from serving.simulator import evaluation
+
+    simulated.compile_once()
+    say = _progress(json)
+    known = simulated.read_profiles(profiles)
+    cases: list[Case] = []
+    verdicts: dict[str, Verdict] = {}
+    skipped: dict[str, str] = {}
+    for name, source, rows in traces(folder, seed, skipped):
+        case = _case(path, found, known, name, source, rows, model, replicas, node_s, seed)
+        policies = evaluation.rules(case.service.profiles[0].max_num_seqs, quick)
+        verdicts[name] = evaluation.judge(case, policies, case.service.policy.slo.goodput, seed, say)
+        cases.append(case)
+    told = {"fleet": found.name, "traces_from": str(folder), "seed": seed, "quick": quick, "replicas": replicas,
+            "node_s": node_s, "traces": {c.name: _told(c, verdicts[c.name]) for c in cases}, "skipped": skipped,
+            "summary": evaluation.summary(verdicts)}
+    if json:
+        as_json(told)
+    else:
+        show(told)
+
+
+def traces(folder: Path, seed: int, skipped: dict[str, str]) -> Iterator[tuple[str, str, Rows | None]]:
+    """(name, source, rows) of each trace of a folder that is long enough, and of the made spikes with no rows."""
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if file.suffix not in (".csv", ".jsonl") and not (file.is_dir() and any(file.glob("chunk-*-trace.csv"))):
+            continue
+        name = next((full for part, full in _NAMES.items() if part in file.name.lower()), file.stem)
+        rows = simulated.rows_of(file, seed, _SERVEGEN_S)
+        length = rows[-1]["at_s"] - rows[0]["at_s"] if rows else 0.0
+        if length < _SHORTEST_S or len(rows) < _FEWEST:
+            skipped[name] = (f"{file}: {len(rows):,} requests in {length:,.0f} s are too few to tune on one half and "
+                             "to tell of the other; name a folder with the whole trace by --traces")
+            continue
+        yield name, str(file), rows
+    yield "spikes", "made", None
+
+
+def _case(path: Path, found: Fleet, known: Any, name: str, source: str, rows: Rows | None, model: str | None,
+          replicas: float, node_s: float, seed: int) -> Case:
+    from serving.fleet.autoscaling.slo import SloRule
+    from serving.simulator import evaluation
+    from serving.simulator.traffic import repeated
+
+    own = found.callable_names().get(name, model or next(iter(found.models)))
+    profile = simulated.profile_of(found, path, own, known)
+    service = simulated.service(found, own, profile, SloRule(), node_s)
+    if rows is None:
+        asked = evaluation.spikes(_SPIKES_S, _SPIKES_RATE, seed)
+    else:
+        first = rows[0]["at_s"]
+        rows = [row | {"at_s": row["at_s"] - first} for row in rows]
+        asked = simulated.as_traffic(rows, rows[-1]["at_s"] + 1.0)
+    copies = evaluation.copies_for(service, asked, replicas)
+    return evaluation.Case(name, service, repeated(asked, copies, seed), copies, source)
+
+
+def _told(case: Case, verdict: Verdict) -> dict[str, Any]:
+    service = case.service
+    return {
+        "source": case.source, "model": service.name, "copies": case.copies, "length_s": case.traffic.length_s,
+        "objective": service.policy.slo.goodput,
+        "slo": {"ttft_ms": service.policy.slo.ttft_ms, "tpot_ms": service.policy.slo.tpot_ms},
+        "start_s": service.profiles[0].start_s, "profile": service.profiles[0].origin,
+        "best_default": verdict.best, "gpu_hours_saved": verdict.saved,
+        "ours_at_equal_or_better": None if verdict.matched is None else _result(verdict.matched, True),
+        "policies": {name: _judged(one) for name, one in verdict.judged.items()}}
+
+
+def _judged(one: Judged) -> dict[str, Any]:
+    return {"tried": len(one.tried), "setting": one.told.setting, "tuned": _result(one.tuned, False),
+            "reported": _result(one.told, False)}
+
+
+def _result(of: Result, setting: bool) -> dict[str, Any]:
+    found = {name: value for name, value in asdict(of).items() if name != "rule"}
+    return found | ({"setting": of.setting} if setting else {})
+
+
+def show(told: dict[str, Any]) -> None:
+    """The evaluation as a table."""
+    rows = []
+    for name, trace in told["traces"].items():
+        for policy, one in trace["policies"].items():
+            mark = " *" if policy == trace["best_default"] else ""
+            rows.append((name, policy + mark, share(one["tuned"]["attainment"]), f"{one['tuned']['gpu_hours']:.2f}",
+                         share(one["reported"]["attainment"]), f"{one['reported']['gpu_hours']:.2f}",
+                         share(trace["gpu_hours_saved"]) if policy == "ours" else ""))
+            name = ""
+    table(["trace", "policy", "tuned on:\nkept all>", "GPU-h>", "told on:\nkept all>", "GPU-h>", "saved>"], rows)
+    found = told["summary"]
+    console.print(f"{share(found['gpu_hours_saved'])} of the GPU-hours of each trace's best other policy (*) saved "
+                  f"({found['gpu_hours']['ours']:.1f} for {found['gpu_hours']['best_default']:.1f}); the goal is "
+                  f"{found['goal']:.0%}" + ("" if found["at_equal_or_better_attainment"] else
+                                            "; where no figure stands, no setting of ours kept as much"),
+                  highlight=False, soft_wrap=True)
+    for name, why in told["skipped"].items():
+        console.print(f"[yellow]left out[/]  {name}: {why}", highlight=False, soft_wrap=True)
+
+
+def share(value: float | None) -> str:
+    """A share for people."""
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _progress(json: bool) -> Callable[[str], None]:
+    def say(text: str) -> None:
+        if not json and stderr.is_terminal:
+            stderr.print(f"… {text}", highlight=False, end="\r")
+
+    return say
