@@ -124,7 +124,8 @@ def application(ledger: Ledger, keyring: Keyring, pepper: bytes, names: Callable
 
     @app.get("/admin/v1/usage", responses=_REFUSED)
     def usage(who: Actor, request: Request,
-              by: Annotated[str, Query(description="Any of tenant, key, model, day, with commas.")] = "tenant,model",
+              by: Annotated[str, Query(description="Any of tenant, key, model, adapter, preset, day, with "
+                                                     "commas.")] = "tenant,model",
               since: Annotated[str | None, Query(description="30m, 12h, 7d ago, or a moment (UTC).")] = None,
               until: Annotated[str | None, Query(description="Not included; like since.")] = None,
               tenant: str | None = None, key: str | None = None, model: str | None = None) -> models.UsageRows:

@@ -30,7 +30,7 @@ By = StrEnum("By", list(sums.DIMENSIONS))
 
 
 UsageBy = StrEnum("UsageBy", list(sums.USAGE_BY))
-_COLUMNS = {"tenant": "tenant", "key": "key", "model": "model", "day": "day (UTC)"}
+_COLUMNS = {name: name for name in sums.USAGE_BY} | {"day": "day (UTC)"}
 
 
 def usage(
@@ -43,7 +43,8 @@ def usage(
     model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
     json: Json = False,
 ) -> None:
-    """Show requests, tokens and fully loaded cost by tenant, key, model or day, for requests begun in that time."""
+    """Show requests, tokens and fully loaded cost by tenant, key, model, adapter, preset or day, for requests begun
+    in that time."""
     dimensions = tuple(dict.fromkeys(b.value for b in by)) if by else ("tenant", "model")
     only = {name: value for name, value in (("tenant", tenant), ("key", key), ("model", model)) if value is not None}
     rows = sums.usage(ledger(), *span(since, until), dimensions, only)  # type: ignore[arg-type]

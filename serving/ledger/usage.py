@@ -1,4 +1,4 @@
-"""Usage by tenant, key, model and day as the gateway answered it, and what a model's requests look like."""
+"""Usage by tenant, key, model, adapter, preset and day as the gateway answered it, and what a model's requests look like."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from serving.ledger.reading import day, total
 from serving.ledger.store import Ledger
 
 _FOREVER = 1e18
-By = Literal["tenant", "key", "model", "day"]
+By = Literal["tenant", "key", "model", "adapter", "preset", "day"]
 USAGE_BY: tuple[By, ...] = get_args(By)
 
 
@@ -23,7 +23,8 @@ USAGE_BY: tuple[By, ...] = get_args(By)
 class UsageRow:
     """Requests of one tenant to one model, as the gateway answered them, with what they cost. Money in nano-USD.
 
-    `key` and `day` (UTC, as 2026-11-25) are empty where rows are not by them; so are the others.
+    `key`, `day` (UTC, as 2026-11-25), `adapter` (as model:adapter) and `preset` (as name@version) are empty where rows
+    are not by them; so are the others. Requests that named no adapter or preset are of the empty one.
     """
 
     tenant: str
@@ -37,6 +38,8 @@ class UsageRow:
     amounts: Amounts
     key: str = ""
     day: str = ""
+    adapter: str = ""
+    preset: str = ""
 
     @property
     def nanousd(self) -> int:
@@ -57,10 +60,11 @@ def usage(ledger: Ledger, since: float = 0.0, until: float = _FOREVER, by: Seque
     """Usage of requests that began in [since, until), Unix seconds, one row for each value of what it is `by`.
 
     Token counts come from the answer, or from the engine where the caller left before it ended. `of`: only those of
-    this `tenant`, `key` or `model`.
+    this `tenant`, `key`, `model`, `adapter` or `preset`.
     """
     q, c = schema.requests.c, schema.charges.c
-    columns: dict[str, ColumnElement[str]] = {"tenant": q.tenant, "key": q.key_id, "model": q.model}
+    columns: dict[str, ColumnElement[str]] = {
+        "tenant": q.tenant, "key": q.key_id, "model": q.model, "adapter": q.adapter, "preset": q.preset}
     only = [q.started_at >= since, q.started_at < until, *(columns[n] == value for n, value in (of or {}).items())]
     names = ("direct", "waste", "idle", "cold_start", "prompt_tokens", "cached_tokens", "completion_tokens")
     cost = (select(c.request_id, *(total(c[name]).label(name) for name in names))
@@ -82,7 +86,7 @@ def usage(ledger: Ledger, since: float = 0.0, until: float = _FOREVER, by: Seque
 def _row(by: Sequence[By], row: tuple[Any, ...]) -> UsageRow:
     named, sums = dict(zip(by, row, strict=False)), row[len(by) :]
     return UsageRow(named.get("tenant", ""), named.get("model", ""), *sums[:6], Amounts(*sums[6:]),
-                    named.get("key", ""), named.get("day", ""))
+                    named.get("key", ""), named.get("day", ""), named.get("adapter", ""), named.get("preset", ""))
 
 
 @dataclass(frozen=True)

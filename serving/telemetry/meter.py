@@ -74,3 +74,15 @@ class PrometheusMeter:
             of("flotilla_request_cost_usd", *who).observe(cost_usd, example)
         if self._gen_ai is not None:
             self._gen_ai.answered(record, example)
+        if record.adapter:
+            self._by_adapter(record, cost_usd)
+
+    def _by_adapter(self, record: RequestRecord, cost_usd: float | None) -> None:
+        """The same of an adapter, so that it can be told from its model and from others."""
+        of, who = self._of, (record.model, record.adapter, record.tenant)
+        of("flotilla_adapter_requests_total", *who, str(record.code)).inc()
+        if record.tokens is not None:
+            for kind in ("prompt", "cached", "completion"):
+                of("flotilla_adapter_tokens_total", *who, kind).inc(getattr(record.tokens, kind))
+        if cost_usd is not None:
+            of("flotilla_adapter_cost_usd_total", *who).inc(cost_usd)

@@ -52,6 +52,7 @@ class Label:
 _UNITS = {"_seconds": "seconds", "_nanousd": "nano-USD", "_usd": "USD", "_bytes": "bytes", "_ratio": "ratio"}
 LABELS = {
     "model": Label("Model of the fleet file; empty where none was found or none is concerned.", "models + 1"),
+    "adapter": Label("LoRA adapter as requests name it, model:adapter.", "adapters there are"),
     "tenant": Label("Tenant of the key; empty where no key was good or no one is charged.",
                     "metrics.max_tenants (100) + 2: those who come later are other"),
     "endpoint": Label("Endpoint of the API, such as chat_completions.", "endpoints of the API, about 20"),
@@ -84,6 +85,14 @@ METRICS = (
            "Requests that went to a fallback because their model was down, full or at zero.", "gateway"),
     Metric("flotilla_request_cost_usd", "histogram", ("model", "tenant"),
            "Cost of one answered request, fully loaded, as its usage.cost says.", "gateway", COST_BUCKETS),
+    Metric("flotilla_adapter_requests_total", "counter", ("model", "adapter", "tenant", "code"),
+           "Requests answered by a LoRA adapter: part of flotilla_requests_total.", "gateway"),
+    Metric("flotilla_adapter_tokens_total", "counter", ("model", "adapter", "tenant", "kind"),
+           "Tokens of requests to an adapter, as their answers say: prompt, cached (part of prompt), completion. "
+           "`flotilla usage --by adapter` also has those of callers who left.", "gateway"),
+    Metric("flotilla_adapter_cost_usd_total", "counter", ("model", "adapter", "tenant"),
+           "Cost of answered requests to an adapter, fully loaded, as their usage.cost says: part of "
+           "flotilla_request_cost_usd.", "gateway"),
     Metric("flotilla_slo_eligible_total", "counter", ("model", "tenant", "promise"),
            "Requests that a promise of the fleet file's slo was made to: availability, ttft, tpot, goodput (all at "
            "once). Errors of callers are left out.", "gateway"),

@@ -112,7 +112,7 @@ WRONG = [
     ("PUT", "tenants/search", {"models": ["qwem"]}, "did you mean 'qwen'"),
     ("PUT", "tenants/NOT_A_NAME", {}, "is not a name"),
     ("DELETE", "tenants/shopp", None, "did you mean 'shop'"),
-    ("GET", "usage?by=hour", None, "usage is by tenant, key, model, day"),
+    ("GET", "usage?by=hour", None, "usage is by tenant, key, model, adapter, preset, day"),
     ("POST", "adapters", {"model": "bare", "name": "a", "source": "small:lora"}, "has no room for adapters"),
     ("POST", "adapters", {"model": "qwen", "name": "a", "source": "small:lora", "tenants": ["shpo"]},
      "did you mean 'shop'"),

@@ -83,6 +83,12 @@ def test_the_bill_tells_them_apart(pair: LiveFleet) -> None:
     cost = {r["keys"]["adapter"]: r["nanousd"]["direct"] for r in rows["rows"]}
     assert all(cost[f"qwen:{name}"] > 0 for name in ADDED) and cost["qwen:one"] > cost["qwen:two"]
     assert rows["total_nanousd"] == rows["bill_nanousd"]
+    used = {r["adapter"]: r for r in json.loads(pair.say("usage", "--by", "adapter", "--json"))}
+    metrics = pair.metrics()
+    for name in (f"qwen:{name}" for name in ADDED):
+        assert metrics.sum("flotilla_adapter_requests_total", adapter=name) == used[name]["requests"]
+        assert metrics.sum("flotilla_adapter_cost_usd_total", adapter=name) * 1e9 == pytest.approx(
+            used[name]["nanousd"]), name
 
 
 def test_who_is_not_named_may_not_use_them(pair: LiveFleet) -> None:

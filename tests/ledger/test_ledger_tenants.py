@@ -201,7 +201,8 @@ def filled(ledger: Ledger) -> None:
 def test_usage_by_everything_adds_up_to_the_ledger(ledger: Ledger) -> None:
     filled(ledger)
     by_model = usage(ledger)
-    for by in (("tenant",), ("key",), ("model",), ("day",), ("tenant", "key", "model", "day"), ()):
+    everything = ("tenant", "key", "model", "adapter", "preset", "day")
+    for by in (*((name,) for name in everything), everything, ()):
         found = usage(ledger, by=by)
         for name in ("requests", "prompt_tokens", "completion_tokens", "aborted", "nanousd"):
             assert sum(getattr(r, name) for r in found) == sum(getattr(r, name) for r in by_model), (by, name)
@@ -210,6 +211,18 @@ def test_usage_by_everything_adds_up_to_the_ledger(ledger: Ledger) -> None:
     assert [(r.key, r.nanousd) for r in usage(ledger, by=("key",), of={"tenant": "shop"})] == [("k1", 123), ("k2", 50)]
     (aborted,) = usage(ledger, by=("tenant",), of={"model": "llama"})
     assert (aborted.tenant, aborted.prompt_tokens, aborted.nanousd) == ("search", 8, 9), "the engine's count"
+
+
+def test_usage_tells_adapters_and_presets_apart(ledger: Ledger) -> None:
+    filled(ledger)
+    ledger.write_requests([request(5, tenant="shop", adapter="qwen:tone", preset="seller@2"),
+                           request(6, tenant="shop", adapter="qwen:tone"), request(7, adapter="qwen:short")])
+    ledger.write_reading(reading("r5", {"flo-5": 40, "flo-6": 2, "flo-7": 30}))
+    assert [(r.adapter, r.requests, r.prompt_tokens, r.nanousd) for r in usage(ledger, by=("adapter",))] == [
+        ("", 3, 28, 182), ("qwen:short", 1, 10, 30), ("qwen:tone", 2, 20, 42)]
+    assert [(r.preset, r.nanousd) for r in usage(ledger, by=("preset",), of={"adapter": "qwen:tone"})] == [
+        ("", 2), ("seller@2", 40)]
+    assert asked_rows(ledger, {"by": "adapter"}, 0.0, (), ("by",), {"tenant": "demo"})[0]["adapter"] == "qwen:short"
 
 
 def test_usage_as_callers_ask_for_it(ledger: Ledger) -> None:

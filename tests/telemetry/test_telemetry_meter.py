@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prometheus_client import CollectorRegistry
 
 from serving.fleet.records import RequestRecord, Tokens
@@ -45,3 +47,24 @@ def test_what_a_caller_spoiled_and_models_without_promises_are_not_counted() -> 
     assert counted(other, "flotilla_slo_eligible_total", "availability") is None
     assert other.get_sample_value("flotilla_requests_total", {
         "model": "qwen", "tenant": "demo", "endpoint": "chat_completions", "code": "200"}) == 1
+
+
+def test_what_adapters_did_is_told_apart_from_their_model_and_from_each_other() -> None:
+    registry = CollectorRegistry()
+    meter = PrometheusMeter({}, registry)
+    meter.answered(record(), 1e-6)
+    for adapter in ("qwen:tone", "qwen:tone", "qwen:short"):
+        meter.answered(replace(record(), adapter=adapter), 2e-6)
+    meter.answered(replace(record(499), adapter="qwen:short", tokens=None), None)
+
+    def of(name: str, adapter: str, **labels: str) -> float | None:
+        found = {"model": "qwen", "adapter": adapter, "tenant": "demo", **labels}
+        return registry.get_sample_value(f"flotilla_adapter_{name}_total", found)
+
+    assert (of("requests", "qwen:tone", code="200"), of("requests", "qwen:short", code="200")) == (2, 1)
+    assert of("requests", "qwen:short", code="499") == 1
+    assert (of("tokens", "qwen:tone", kind="prompt"), of("tokens", "qwen:short", kind="completion")) == (10, 11)
+    assert (of("cost_usd", "qwen:tone"), of("cost_usd", "qwen:short")) == (4e-6, 2e-6)
+    assert of("requests", "", code="200") is None, "the model's own requests are no adapter's"
+    whole = {"model": "qwen", "tenant": "demo", "endpoint": "chat_completions", "code": "200"}
+    assert registry.get_sample_value("flotilla_requests_total", whole) == 4

@@ -163,7 +163,8 @@ def paths(refused: dict[str, Any]) -> dict[str, Any]:
     one = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
     since = {"in": "query", "schema": {"type": "string"}}
     asked = [{"name": "by", "in": "query", "schema": {"type": "string"},
-              "description": "What a row is for: any of key, model, day, with commas. Left out: model,day."},
+              "description": "What a row is for: any of key, model, adapter, preset, day, with commas. "
+                             "Left out: model,day."},
              {"name": "since", "description": "30m, 12h, 7d ago, or a moment (UTC): 2026-11-01.", **since},
              {"name": "until", "description": "Until when, not included; like since.", **since}]
     of_usage = {code: answer for code, answer in refused.items() if code != "404"} | {
