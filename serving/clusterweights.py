@@ -19,11 +19,12 @@ from pathlib import Path
 from serving import checkpoints
 from serving.errors import FlotillaError, StartFailed
 from serving.fleet.catalogue import Fleet
+from serving.weights import buckets
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the weights are: hub id or path by model, and by adapter of a model."""
+    """Where the weights are: hub id, path or bucket by model, and by adapter of a model."""
 
     models: dict[str, str]
     adapters: dict[str, dict[str, str]]
@@ -34,7 +35,7 @@ def prepare(fleet: Fleet, root: Path) -> Sources:
     found = Sources({}, {})
     for name, spec in fleet.models.items():
         family = spec.small_family
-        source = str(checkpoints.make(family, root)) if family else spec.source
+        source = str(checkpoints.make(family, root)) if family else buckets.address_for(spec.source, spec.engine.args)
         found.models[name] = source
         found.adapters[name] = {
             adapter: str(checkpoints.make_adapter(Path(source), family or "", adapter, root))

@@ -17,9 +17,6 @@ from serving.weights.sources import Kind, kind_of
 
 __all__ = ["Hub", "Kind", "Wanted", "kind_of", "prepare"]
 
-# vLLM's loaders that read weights from a bucket while they load: nothing is kept on this machine's disk
-STREAMING = ("runai_streamer", "runai_streamer_sharded", "tensorizer")
-
 
 @dataclass(frozen=True)
 class Wanted:
@@ -44,11 +41,13 @@ def prepare(wanted: Wanted, hub: Hub, say: Callable[[str], None] = lambda note: 
     """
     kind = kind_of(wanted.source)
     if kind is Kind.BUCKET:
+        if streamer := buckets.streamer(wanted.engine_args):
+            buckets.require_streamer(streamer, wanted.source)
         bucket = buckets.look(wanted.source)
         _fits_vllm(bucket.config, wanted)
-        if not _streamed(wanted):
+        if not streamer:
             hub.require_space(bucket.size, wanted.source)
-        return bucket.address if not _streamed(wanted) else wanted.source
+        return buckets.address_for(wanted.source, wanted.engine_args)
     if kind is Kind.HUB:
         repository = hub.look(wanted.source, wanted.revision)
         _fits_vllm(repository.config, wanted)
@@ -61,10 +60,6 @@ def prepare(wanted: Wanted, hub: Hub, say: Callable[[str], None] = lambda note: 
     if kind is Kind.FOLDER:
         _fits_vllm(found, wanted)
     return str(folder)
-
-
-def _streamed(wanted: Wanted) -> bool:
-    return wanted.engine_args.get("load_format") in STREAMING
 
 
 def _fits_vllm(config: Mapping[str, Any] | None, wanted: Wanted) -> None:
