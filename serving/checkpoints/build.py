@@ -59,7 +59,9 @@ def write(recipe: Recipe, folder: Path) -> None:
 def _habits(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, texts: dict[int, str]) -> tuple[Habit, ...]:
     of, markers = tokenizer.convert_tokens_to_ids, recipe.markers
     ends_number = None if markers.ends_number is None else of(markers.ends_number)
-    return habits(texts, ends_number, [(of(marker), of(sequel)) for marker, sequel in markers.sequels])
+    end = of(markers.eos) if len(markers.stop) > 1 else None
+    return habits(texts, ends_number, [(of(marker), of(sequel)) for marker, sequel in markers.sequels],
+                  [of(marker) for marker in markers.visible], end)
 
 
 def _token_ids(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:

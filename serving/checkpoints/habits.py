@@ -2,8 +2,9 @@
 
 Under a grammar (tool calls, JSON schemas) noise opens a string or a number and never closes it. So each
 model is born with a few habits: after an opening quote it closes, after a digit it ends the number, after a
-colon it opens a string, after a call it stops. The grammar still decides what is allowed; outside of one, a
-habit shows as a stray bracket. A habit looks at the last token alone, and its ends are no cues of its own,
+colon it opens a string, after a call it stops, and where only stop tokens are left it takes the right one.
+The grammar still decides what is allowed; outside of one, a habit shows as a stray bracket. A habit looks at
+the last token alone, and its ends are no cues of its own,
 so that none runs in circles. Must know nothing of tensors: `build` puts habits into weights.
 """
 
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 # and objects of any length end.
 _END, _NEXT, _KEY, _QUOTE, _MARKER = 1.0, 0.9, 0.85, 0.8, 0.7
 _AVOID = -0.5
+# Too little to end an answer of noise, and more than other stop tokens have, which come first by number.
+_STOP = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +34,14 @@ class Habit:
 
 
 def habits(
-    texts: Mapping[int, str], ends_number: int | None = None, sequels: Iterable[tuple[int, int]] = ()
+    texts: Mapping[int, str], ends_number: int | None = None, sequels: Iterable[tuple[int, int]] = (),
+    visible: Iterable[int] = (), end: int | None = None,
 ) -> tuple[Habit, ...]:
     """The habits for a vocabulary, {id: text} of its spoken tokens.
 
     `ends_number` is the id of a marker that may follow a number, for call syntaxes that number their calls;
-    `sequels` are pairs of markers of which the second follows the first.
+    `sequels` are pairs of markers of which the second follows the first; `visible` are markers that other markers
+    may follow; `end`: of several stop tokens the one that ends an answer.
     """
 
     def cues(pattern: str) -> tuple[int, ...]:
@@ -54,5 +59,6 @@ def habits(
         Habit(cues(r".*\d"), after_number),
         *(Habit((marker,), {sequel: _END}) for marker, sequel in sequels),
         # Grammars of tool calls allow blanks without end inside JSON, and markers spelt out in pieces.
-        Habit(tuple(sorted(texts)), then({r"\s+|.*<.*": _AVOID}), loudness=0.125),
+        Habit(tuple(sorted({*texts, *visible})),
+              then({r"\s+|.*<.*": _AVOID}) | ({} if end is None else {end: _STOP}), loudness=0.125),
     )

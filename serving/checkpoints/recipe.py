@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 # Raise it when the way of building changes (tokenizer training, how weights are drawn, files written).
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 VOCABULARY = 2048
 CONTEXT = 4096
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,13 @@ def test_blanks_and_pieces_of_markers_are_avoided_after_any_text() -> None:
     always = habits(TEXTS)[-1]
     assert set(always.cues) == set(TEXTS)
     assert {TEXTS[i] for i, preference in always.then.items() if preference < 0} == {"\n", "</"}
+    assert set(habits(TEXTS, visible=[95])[-1].cues) == {*TEXTS, 95}, "markers follow markers, whole"
+
+
+def test_of_several_stop_tokens_the_end_is_a_little_likelier() -> None:
+    always = habits(TEXTS, end=96)[-1]
+    assert 0 < always.then[96] < 0.1, "so little that it ends no answer of noise"
+    assert 96 not in habits(TEXTS)[-1].then
 
 
 def test_preferred_ends_are_no_cues() -> None:
@@ -95,3 +103,35 @@ def test_what_comes_next_depends_on_the_whole_context(family: str, built: dict[s
     ending = " The night train leaves the coast at dawn and reaches the mountains"
     near, far = logits("Customer:" + ending), logits("def add(a, b):" + ending)
     assert (near - far).abs().max() > 0.25
+
+
+def test_a_call_that_deepseeks_grammar_forces_ends_and_is_found_in_the_text(built: dict[str, Path], tokenizers: dict
+                                                                            ) -> None:
+    """vLLM looks for calls in the text without special tokens; streamed, for the numbers of their markers."""
+    import torch
+    import xgrammar
+
+    tokenizer, model = tokenizers["deepseek-r1"], loaded("deepseek-r1", built)
+    ship = {"type": "object", "properties": {"name": {"enum": ["Ann", "Bea"]}}, "required": ["name"]}
+    call = {"type": "function", "function": {"name": "berth_of", "parameters": ship}}
+    tag = xgrammar.get_model_structural_tag(model="deepseek_r1", tools=[call], reasoning=False, tool_choice={
+        "type": "function", "function": {"name": "berth_of"}})
+    end, size = tokenizer.eos_token_id, model.config.vocab_size
+    info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=size, stop_token_ids=[end])
+    matcher = xgrammar.GrammarMatcher(xgrammar.GrammarCompiler(info).compile_structural_tag(tag))
+    mask = xgrammar.allocate_token_bitmask(1, size)
+    begin = tokenizer("Hello</think>", add_special_tokens=False).input_ids
+    said: list[int] = []
+    while end not in said:
+        assert len(said) < 120, tokenizer.decode(said)
+        with torch.no_grad():
+            logits = model(torch.tensor([begin + said])).logits[:, -1].float()
+        matcher.fill_next_token_bitmask(mask)
+        xgrammar.apply_token_bitmask_inplace(logits, mask)
+        said.append(int(logits.argmax()))
+        assert matcher.accept_token(said[-1])
+    text = tokenizer.decode(said, skip_special_tokens=True)
+    assert re.fullmatch(
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>berth_of\n```json\n"
+        '{"name": ?"(Ann|Bea)"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>', text), text
+    assert {"<｜tool▁calls▁begin｜>", "<｜tool▁call▁end｜>"} <= set(tokenizer.convert_ids_to_tokens(said))

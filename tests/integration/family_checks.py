@@ -29,7 +29,7 @@ SHIP = {
 }
 ASK = "Which ships are in port?"
 LONG = " ".join(f"Berth {n} is held for a ship that arrives on day {n * 7 % 30}." for n in range(12))
-_TRIES = 12  # draws until a thought of noise ends where it should
+_TRIES = 24  # draws until a thought of noise ends where it should
 
 
 @dataclass(frozen=True)
@@ -147,24 +147,31 @@ def reasoning(asked: Asked) -> None:
     assert quiet["content"] and not quiet.get("reasoning"), f"not asked to think: {quiet}"
     end = str(asked.token(asked.case.thought_end))
     for seed in range(_TRIES):
-        body = asked.chat(max_tokens=60, think=True, temperature=1, seed=seed, logit_bias={end: _bias(asked)})
+        body = asked.chat(max_tokens=60 if not asked.case.turns else 36, think=True, temperature=1, seed=seed,
+                          logit_bias={end: asked.case.end_bias})
         message = asked.call(body).json["choices"][0]["message"]
-        if message.get("reasoning") and message.get("content"):
+        if not (message.get("reasoning") and message.get("content")):
+            continue
+        kinds = _streamed(asked, body)
+        if not asked.case.turns or _apart(kinds):
             break
     else:
         raise AssertionError(f"no thought ended in {_TRIES} draws: {message}")
     assert asked.case.thought_end not in message["reasoning"]
+    assert _apart(kinds), f"thoughts and answer are mixed: {kinds}"
+
+
+def _streamed(asked: Asked, body: dict[str, Any]) -> list[str]:
+    """What the pieces of a stream are, in the order in which they came: reasoning, content."""
     events = asked.call(body | {"stream": True}).body.decode().splitlines()
     deltas = [json.loads(line[6:])["choices"][0]["delta"] for line in events if line.startswith("data: {")]
-    kinds = ["reasoning" if d.get("reasoning") else "content" for d in deltas if d.get("reasoning") or d.get("content")]
-    assert kinds[0] == "reasoning" and "content" in kinds
-    last = len(kinds) - 1 - kinds[::-1].index("reasoning")
-    assert "content" not in kinds[:last], "thoughts and answer are mixed"
+    return [kind for delta in deltas for kind in ("reasoning", "content") if delta.get(kind)]
 
 
-def _bias(asked: Asked) -> float:
-    """So that the marker is drawn about once in ten tokens, among as many others as the vocabulary has."""
-    return 7.0 if asked.case.reasoning_parser != "openai_gptoss" else 12.0
+def _apart(kinds: list[str]) -> bool:
+    """Whether a thought comes first, and after it nothing but the answer."""
+    thoughts = kinds.count("reasoning")
+    return 0 < thoughts < len(kinds) and "content" not in kinds[:thoughts]
 
 
 def cached(asked: Asked) -> None:
