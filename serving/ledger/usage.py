@@ -1,4 +1,4 @@
-"""Usage by tenant, key, model, adapter, preset and day as the gateway answered it, and what a model's requests look like."""
+"""Usage by tenant, key, model, adapter, preset and day as gateways answered it; what a model's requests look like."""
 
 from __future__ import annotations
 

@@ -120,15 +120,16 @@ def test_a_call_that_deepseeks_grammar_forces_ends_and_is_found_in_the_text(buil
     info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=size, stop_token_ids=[end])
     matcher = xgrammar.GrammarMatcher(xgrammar.GrammarCompiler(info).compile_structural_tag(tag))
     mask = xgrammar.allocate_token_bitmask(1, size)
-    begin = tokenizer("Hello</think>", add_special_tokens=False).input_ids
-    said: list[int] = []
+    asked, past, said = tokenizer("Hello</think>", add_special_tokens=False).input_ids, None, list[int]()
     while end not in said:
         assert len(said) < 120, tokenizer.decode(said)
         with torch.no_grad():
-            logits = model(torch.tensor([begin + said])).logits[:, -1].float()
+            step = model(torch.tensor([asked]), past_key_values=past, use_cache=True)
+        logits, past = step.logits[:, -1].float(), step.past_key_values
         matcher.fill_next_token_bitmask(mask)
         xgrammar.apply_token_bitmask_inplace(logits, mask)
-        said.append(int(logits.argmax()))
+        asked = [int(logits.argmax())]
+        said += asked
         assert matcher.accept_token(said[-1])
     text = tokenizer.decode(said, skip_special_tokens=True)
     assert re.fullmatch(

@@ -122,10 +122,10 @@ def test_on_a_cluster_replicas_get_the_same_address(tmp_path: Path) -> None:
     laptop = Path(__file__).resolve().parents[2] / "deployments" / "fleets" / "laptop.yaml"
     told = yaml.safe_load(laptop.read_text())
     told["prices"] = str(laptop.parent / told["prices"])
-    told["models"] = {name: told["models"]["llama"] | {"source": source} for name, source in (
+    told["models"] = {name: told["models"]["llama"] | {"source": source, "aliases": []} for name, source in (
         ("s3", SOURCE), ("gs", "gs://models/tiny"), ("hub", "org/tiny"))}
-    for name in ("routes", "tenants"):
-        told.pop(name, None)
+    told.pop("routes", None)
+    told["tenants"] = {"demo": {}}
     (tmp_path / "fleet.yaml").write_text(yaml.safe_dump(told))
     found = clusterweights.prepare(catalogue.load(tmp_path / "fleet.yaml"), tmp_path).models
     assert found == {"s3": f"pyarrow-{SOURCE}", "gs": "gs://models/tiny", "hub": "org/tiny"}
