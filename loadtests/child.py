@@ -21,10 +21,13 @@ from pathlib import Path
 from loadtests.errors import RunError
 from loadtests.progress import Progress
 from loadtests.scenario import Scenario
+from loadtests.team import Address
 
 _PACKAGE = Path(__file__).resolve().parent
 _GRACE_S = 15.0
 _LOG_TAIL = 1500
+_WORKERS_WITHIN_S = 600
+_LOCUST = (sys.executable, "-m", "locust", "-f", str(_PACKAGE / "locustfile.py"))
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Job:
     """What the child is to do, and where its records and its log go.
 
     beside: folder of the scenario's file, where its traces are. processes: workers; one is Locust without a master.
-    only, salt: see `passes`. web: host and port of Locust's interface, if somebody wants to watch.
+    only, salt: see `passes`. web: host and port of Locust's interface, if somebody wants to watch. lead: where workers
+    of other machines find this one, `processes` of them; None: workers are its own children.
     """
 
     scenario: Scenario
@@ -44,6 +48,7 @@ class Job:
     only: str | None = None
     salt: int = 0
     web: tuple[str, int] | None = None
+    lead: Address | None = None
 
 
 class Process:
@@ -109,7 +114,7 @@ def started(job: Job) -> Iterator[Process]:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=_environment(),
+                env=environment(),
                 pass_fds=(writing,),
                 start_new_session=True,
             )
@@ -122,7 +127,7 @@ def started(job: Job) -> Iterator[Process]:
 
 
 def _command(job: Job, scenario_file: Path, progress_fd: int) -> list[str]:
-    locust = [sys.executable, "-m", "locust", "-f", str(_PACKAGE / "locustfile.py")]
+    locust = list(_LOCUST)
     if job.web is None:
         locust += ["--headless"]
     else:
@@ -130,7 +135,10 @@ def _command(job: Job, scenario_file: Path, progress_fd: int) -> list[str]:
     locust += ["--users", "1", "--spawn-rate", "1", "--only-summary", "--host", job.base_url]
     # Failed requests are a result, not a failure of the generator.
     locust += ["--exit-code-on-error", "0"]
-    if job.processes > 1:
+    if job.lead is not None:
+        locust += ["--master", "--master-bind-host", job.lead.host, "--master-bind-port", str(job.lead.locust)]
+        locust += ["--expect-workers", str(job.processes), "--expect-workers-max-wait", str(_WORKERS_WITHIN_S)]
+    elif job.processes > 1:
         # A port of its own: two load tests may run side by side.
         port = str(_free_port())
         locust += ["--processes", str(job.processes), "--master-bind-host", "127.0.0.1", "--master-bind-port", port]
@@ -140,13 +148,20 @@ def _command(job: Job, scenario_file: Path, progress_fd: int) -> list[str]:
     return [*locust, *ours, "--progress-fd", str(progress_fd)]
 
 
+def worker_command(leader: Address) -> list[str]:
+    """A worker that looks for its master elsewhere; all else comes by orders."""
+    return [*_LOCUST, "--worker", "--master-host", leader.host, "--master-port", str(leader.locust),
+            "--die-with-parent"]
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """What a Locust process gets."""
     # Locust reads settings from LOCUST_* too; a run must depend on its scenario alone.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
     paths = [str(_PACKAGE.parent), inherited.get("PYTHONPATH", "")]

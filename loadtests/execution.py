@@ -26,13 +26,15 @@ from loadtests.runinfo import RunInfo, ScrapeFacts, run_info
 from loadtests.scenario import Scenario
 from loadtests.scraping import Scraper, Watch, interval_s
 from loadtests.sweeping import SweepSearch
+from loadtests.team import Address, Presence
 from loadtests.validity import broken_rules
 
 
 @dataclass(frozen=True)
 class Plan:
     """Everything one run needs. interference: each model alone first. slos: objectives of models, for a sweep. web:
-    where Locust's interface listens, None without one. watch: the fleet's metrics to look at meanwhile."""
+    where Locust's interface listens, None without one. watch: the fleet's metrics to look at meanwhile. lead: where
+    workers of other machines join, `processes` of them."""
 
     scenario: Scenario
     scenario_file: Path
@@ -45,13 +47,14 @@ class Plan:
     slos: dict[str, Slo] | None = None
     web: tuple[str, int] | None = None
     watch: Watch | None = None
+    lead: Address | None = None
 
 
 def execute(plan: Plan) -> RunInfo:
     """Run the plan and write its files. Raises RunError, StoppedEarlyError when nothing was sent, or UnreachableError
     when no request got a connection; run.json is there in the last case too.
     """
-    with StopRequests() as stops, _watching(plan) as scraper:
+    with StopRequests() as stops, Presence(plan.lead) if plan.lead else nullcontext(), _watching(plan) as scraper:
         if plan.scenario.sweep is not None:
             info = _sweep(plan, stops)
         elif plan.interference:
@@ -119,7 +122,7 @@ def _one(plan: Plan, one: Pass, folder: Path, stops: StopRequests) -> RunInfo:
     records = folder / "records.jsonl"
     job = child.Job(
         one.scenario, plan.base_url, records, folder / "locust.log", beside=plan.scenario_file.parent,
-        processes=plan.processes, only=one.only, salt=one.salt, web=plan.web,
+        processes=plan.processes, only=one.only, salt=one.salt, web=plan.web, lead=plan.lead,
     )
     final = Progress()
     with child.started(job) as process:

@@ -47,6 +47,7 @@ def _add_arguments(parser) -> None:
     parser.add_argument("--records", help="file for the raw records (JSON lines)", **hidden)
     parser.add_argument("--progress-fd", type=int, default=-1, help="open file descriptor for progress", **hidden)
     parser.add_argument("--salt", type=int, default=0, help="another one makes other texts", **hidden)
+    parser.add_argument("--die-with-parent", action="store_true", help="end when the parent does", **hidden)
     parser.add_argument("--only", default="", help="load this model alone", **hidden)
 
 
@@ -55,7 +56,7 @@ def _wire(environment: Environment, **_: Any) -> None:
     runner = environment.runner
     if isinstance(runner, WorkerRunner):
         _Follower(environment)
-        if environment.parsed_options.processes:
+        if environment.parsed_options.processes or environment.parsed_options.die_with_parent:
             # A worker whose master was killed would go on for a minute.
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     elif isinstance(runner, MasterRunner):

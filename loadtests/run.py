@@ -24,6 +24,7 @@ from loadtests.report.__main__ import main as report
 from loadtests.scenario import Overrides, Scenario, json_schema, load_scenario, with_overrides
 from loadtests.scraping import Watch
 from loadtests.sweeping import slos_of
+from loadtests.team import Address
 from loadtests.validity import broken_rules
 
 INTERRUPTED = StoppedEarlyError.exit_code
@@ -41,11 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(json_schema(), indent=2))
         return 0
     try:
-        arguments = _parser().parse_args(argv)
-        plan = _plan(arguments)
+        plan = _plan(asked := arguments(argv))
         _look_before(plan)
         info = execute(plan)
-        if arguments.report:
+        if asked.report:
             report(["--quiet", str(plan.out)])
         if info.stopped_by is not None:
             print(f"loadtests: stopped early: {info.stopped_by}", file=sys.stderr)
@@ -62,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line, read. Ends the process for one that is wrong, as argparse does."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.run", description=__doc__.splitlines()[0])
     parser.add_argument("scenario", type=Path, help="scenario file (YAML)")
     parser.add_argument("--base-url", required=True, help="endpoint, e.g. http://127.0.0.1:8000")
@@ -76,6 +77,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, metavar="N", help="seed instead of the scenario's")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="worker processes (default 1)")
+    parser.add_argument(
+        "--lead", metavar="HOST:PORT", help="wait here for --workers workers of other machines, which `python -m "
+        "loadtests.join` starts, and let them do the work; the port above is used too"
+    )
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="workers that --lead waits for")
     parser.add_argument(
         "--interference", action="store_true", help="each model alone with its part of the mix, then the mix"
     )
@@ -93,31 +99,33 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of scenario files and exit")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.epilog = f"The API key is taken from the environment variable {KEY_VARIABLE}."
-    return parser
+    return parser.parse_args(argv)
 
 
-def _plan(arguments: argparse.Namespace) -> Plan:
-    scenario = load_scenario(arguments.scenario)
+def _plan(asked: argparse.Namespace) -> Plan:
+    scenario = load_scenario(asked.scenario)
     try:
-        overrides = Overrides(duration_s=arguments.duration, rate_per_s=arguments.rate, seed=arguments.seed)
+        overrides = Overrides(duration_s=asked.duration, rate_per_s=asked.rate, seed=asked.seed)
     except ValueError as error:
         raise ArgumentError("--duration and --rate must be above 0, --seed at least 0") from error
-    if arguments.processes < 1:
+    if asked.processes < 1:
         raise ArgumentError("--processes must be at least 1")
-    if arguments.interference and (scenario.sweep is not None or len(scenario.models) < 2):
+    if bool(asked.lead) != (asked.workers > 0) or (asked.lead and asked.processes > 1):
+        raise ArgumentError("--lead HOST:PORT and --workers N, at least 1, belong together, and not with --processes")
+    if asked.interference and (scenario.sweep is not None or len(scenario.models) < 2):
         raise ArgumentError("--interference needs a scenario of several models that is no sweep")
-    if arguments.web and (arguments.interference or scenario.sweep is not None):
+    if asked.web and (asked.interference or scenario.sweep is not None):
         raise ArgumentError("--web shows one run: neither a sweep nor --interference")
     scenario = with_overrides(scenario, overrides)
-    _check_traces(scenario, arguments.scenario.parent)
-    endpoint = Endpoint.parse(arguments.base_url, os.environ.get(KEY_VARIABLE))
-    web = _address(arguments.web) if arguments.web else None
+    _check_traces(scenario, asked.scenario.parent)
+    endpoint = Endpoint.parse(asked.base_url, os.environ.get(KEY_VARIABLE))
+    web = _address(asked.web) if asked.web else None
     for name in ("metrics", "engines"):
-        if (url := getattr(arguments, name)) and not url.startswith(("http://", "https://")):
+        if (url := getattr(asked, name)) and not url.startswith(("http://", "https://")):
             raise ArgumentError(f"--{name} {url}: expected http://HOST:PORT/PATH")
-    if arguments.engines and not arguments.metrics:
+    if asked.engines and not asked.metrics:
         raise ArgumentError("--engines is looked at beside --metrics: give that too")
-    out: Path = arguments.out
+    out: Path = asked.out
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name in _STALE:
@@ -125,23 +133,24 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     except OSError as error:
         raise ArgumentError(f"--out {out}: {error.strerror}") from error
     known = {}
-    if arguments.context is not None:
-        context = load_context(arguments.context)
+    if asked.context is not None:
+        context = load_context(asked.context)
         known = {name: model.slo for name, model in context.models.items()}
-        if arguments.context.resolve() != (out / "context.json").resolve():
+        if asked.context.resolve() != (out / "context.json").resolve():
             write_atomically(out / "context.json", context.model_dump_json(indent=2) + "\n")
     return Plan(
         scenario=scenario,
-        scenario_file=arguments.scenario,
-        base_url=arguments.base_url,
+        scenario_file=asked.scenario,
+        base_url=asked.base_url,
         endpoint=endpoint,
         out=out,
-        quiet=arguments.quiet,
-        processes=arguments.processes,
-        interference=arguments.interference,
+        quiet=asked.quiet,
+        processes=asked.workers or asked.processes,
+        interference=asked.interference,
         slos=slos_of(scenario, known),
         web=web,
-        watch=Watch(arguments.metrics, arguments.engines or "") if arguments.metrics else None,
+        lead=Address.parse(asked.lead, "--lead") if asked.lead else None,
+        watch=Watch(asked.metrics, asked.engines or "") if asked.metrics else None,
     )
 
 

@@ -18,6 +18,8 @@ from chart_rig import (
     valid,
 )
 
+from loadtests import run
+from loadtests.team import Address
 from serving import launch
 from serving.errors import FlotillaError
 from serving.fleet.resources import COUNTERS_DIR, GATEWAY
@@ -161,6 +163,41 @@ def test_what_is_wrong_is_said(files: list[Path], values: dict[str, object], sai
         rendered(files, values)
 
 
+def test_a_load_test_of_several_pods_finds_its_leader_and_the_fleet() -> None:
+    """Its commands are read by the programs that get them, and meet at one address; only the leader has the volume."""
+    docs = rendered([SPOT])
+    jobs = {t["metadata"]["labels"]["flotilla.dev/role"]: (d, t["spec"]) for d in docs if d["kind"] == "Job"
+            and "loadtest" in d["metadata"]["name"] for t in [d["spec"]["template"]]}
+    (leads, leader), (works, worker) = jobs["leader"], jobs["worker"]
+    commands = [spec["containers"][0]["command"] for spec in (leader, worker)]
+    assert [c[:3] for c in commands] == [["python", "-m", "loadtests.run"], ["python", "-m", "loadtests.join"]]
+    asked = run.arguments(commands[0][3:])
+    at = Address.parse(asked.lead, "--lead")
+    assert asked.report and asked.workers == works["spec"]["parallelism"] == works["spec"]["completions"] == 2
+    service = one(docs, "Service", name := commands[1][3].partition(":")[0])
+    assert commands[1][3] == f"{name}:{at.port}"
+    assert [p["port"] for p in service["spec"]["ports"]] == [at.port, at.locust]
+    assert service["spec"]["selector"].items() <= leads["spec"]["template"]["metadata"]["labels"].items()
+    assert not service["spec"]["selector"].items() <= works["spec"]["template"]["metadata"]["labels"].items()
+    ports = one(docs, "NetworkPolicy", name)["spec"]["ingress"][0]["ports"]
+    assert [p["port"] for p in ports] == [at.port, at.locust]
+    assert asked.metrics == "http://flotilla-exporter:9464/metrics" and asked.base_url == "http://flotilla:80"
+    assert [("reports" in {v["name"] for v in spec["volumes"]}) for spec in (leader, worker)] == [True, False]
+
+
+def test_one_pod_needs_no_team() -> None:
+    docs = rendered([SPOT], {"loadtest": {"workers": 0}})
+    (job,) = [d for d in docs if d["kind"] == "Job" and "loadtest" in d["metadata"]["name"]]
+    assert "--lead" not in job["spec"]["template"]["spec"]["containers"][0]["command"]
+
+
+def test_restricted_clients_do_not_shut_out_the_releases_own_tests() -> None:
+    only = [{"namespaceSelector": {"matchLabels": {"team": "shop"}}}]
+    policy = one(rendered([SPOT], {"networkPolicy": {"clients": only}}), "NetworkPolicy", "flotilla-gateway")
+    given = policy["spec"]["ingress"][0]["from"]
+    assert given[:1] == only and given[1]["podSelector"]["matchExpressions"][0]["values"] == ["test", "loadtest"]
+
+
 def test_made_up_secrets_are_for_installs_only() -> None:
     made = {"generate": True, "databaseUrl": "postgresql://x", "external": {"enabled": False}}
     secret = one(rendered([PRODUCTION], {"secrets": made}), "Secret")
@@ -185,6 +222,8 @@ def test_names_follow_the_release() -> None:
     assert one(docs, "Service", "other-flotilla")["spec"]["selector"]["flotilla.dev/release"] == "other"
 
 
-def test_a_release_may_be_named_by_a_number() -> None:
-    for doc in rendered([LAPTOP], release="7"):
+def test_labels_of_a_release_that_is_named_by_a_number_are_texts() -> None:
+    for doc in rendered([LAPTOP], {"fullnameOverride": "fleet"}, release="7"):
         valid(doc, VERSIONS[-1:])
+    with pytest.raises(FlotillaError, match="fullnameOverride"):  # a Service's name begins with a letter
+        rendered([LAPTOP], release="7")
