@@ -70,6 +70,7 @@ ARMS = {arm.name: arm for arm in (
     Arm("traced", "1% of requests are traced",
         lambda collector: _QUIET | {"traces": {"endpoint": f"http://{collector}", "sample_ratio": 0.01}}),
     Arm("logged", "a line in the access log for each request, up to 500 a second", lambda collector: {}),
+    Arm("gen_ai", "OpenTelemetry's GenAI names too", lambda collector: _QUIET | {"metrics": {"gen_ai": True}}),
     Arm("scraped", "its metrics are scraped ten times a second", beside=scraped),
 )}
 

@@ -44,16 +44,16 @@ def _misses() -> Iterable[_Rule]:
         yield {"record": f"flotilla:slo_missed:ratio_rate{window}", "expr": _share("model, promise", window)}
     for window in TENANT_WINDOWS:
         yield {"record": f"flotilla:tenant_slo_missed:ratio_rate{window}",
-               "expr": _share("model, tenant, promise", window, '{promise="goodput"}')}
+               "expr": _share("model, tenant, promise", window)}
     yield {"record": "flotilla:slo_eligible:increase1h",
            "expr": "sum by (model, promise) (increase(flotilla_slo_eligible_total[1h]))"}
     yield {"record": "flotilla:tenant_slo_eligible:increase1h",
-           "expr": 'sum by (model, tenant, promise) (increase(flotilla_slo_eligible_total{promise="goodput"}[1h]))'}
+           "expr": "sum by (model, tenant, promise) (increase(flotilla_slo_eligible_total[1h]))"}
 
 
-def _share(by: str, window: str, of: str = "") -> str:
-    return (f"sum by ({by}) (rate(flotilla_slo_missed_total{of}[{window}])) / "
-            f"sum by ({by}) (rate(flotilla_slo_eligible_total{of}[{window}]))")
+def _share(by: str, window: str) -> str:
+    return (f"sum by ({by}) (rate(flotilla_slo_missed_total[{window}])) / "
+            f"sum by ({by}) (rate(flotilla_slo_eligible_total[{window}]))")
 
 
 def _left() -> _Rule:

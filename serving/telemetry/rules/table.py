@@ -36,18 +36,19 @@ def alerts() -> tuple[Alert, ...]:
     return (*BUDGET, *TypeAdapter(list[Alert]).validate_python(read))
 
 
-def _burn(long: str, short: str, rate: float, by: str = "model, promise", kind: str = "slo") -> str:
+def _burn(long: str, short: str, rate: float, by: str = "model, promise", kind: str = "slo", of: str = "") -> str:
     """Both windows burn the budget `rate` times as fast as it may be burned.
 
     A budget of a tenth cannot be burned 14 times as fast, so what must be missed at most counts from three quarters on.
     """
     limit = f"clamp_max({rate:g} * flotilla:slo_budget:ratio, 0.75)"
     group = "group_left " if kind != "slo" else ""
-    parts = [f"flotilla:{kind}_missed:ratio_rate{window} > on (model, promise) {group}{limit}"
+    parts = [f"flotilla:{kind}_missed:ratio_rate{window}{of} > on (model, promise) {group}{limit}"
              for window in (long, short)]
     return f"({parts[0]} and on ({by}) {parts[1]})"
 
 
+_GOODPUT = '{promise="goodput"}'
 _ENOUGH = "flotilla:slo_eligible:increase1h >= 20"
 BUDGET = (
     Alert.model_validate({
@@ -74,8 +75,8 @@ BUDGET = (
         ]}),
     Alert.model_validate({
         "alert": "FlotillaTenantGoodputLow", "group": "slo", "severity": "ticket", "for": "15m",
-        "expr": f"{_burn('1d', '2h', 3, 'model, promise, tenant', 'tenant_slo')} and on (model, promise, tenant) "
-                "flotilla:tenant_slo_eligible:increase1h >= 20",
+        "expr": f"{_burn('1d', '2h', 3, 'model, promise, tenant', 'tenant_slo', _GOODPUT)} "
+                "and on (model, promise, tenant) flotilla:tenant_slo_eligible:increase1h >= 20",
         "summary": "{{ $labels.tenant }} gets less than {{ $labels.model }} promises",
         "impact": "One team is served worse than the model's objective, though the fleet as a whole may keep it.",
         "steps": [
