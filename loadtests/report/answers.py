@@ -13,6 +13,8 @@ from loadtests.context import ROLES, Role
 from loadtests.report import figures
 from loadtests.report.costcard import ROLE_NAMES
 from loadtests.report.model import ModelReport, Report
+from loadtests.report.passcards import answer as carried
+from loadtests.report.passmodel import Saturation
 
 #: Which comparator decides: the cheapest that would do, else the same model elsewhere, else the frontier.
 _DECIDES: tuple[Role, ...] = ("cheapest_proprietary", "same_model_hosted", "frontier")
@@ -45,6 +47,8 @@ def verdict(report: Report) -> str:
         lead = "Requests failed."
     if said.result == "pass" and report.totals.slo_attainment is None:
         lead = "No request failed; there were no objectives to hold."
+    if report.saturation is not None and said.result != "invalid":
+        lead = escape(carried(report.saturation))
     return (
         f'<div class="card verdict {said.result}" role="status"><b>{said.result.upper()}</b>'
         f"<div><p>{lead}</p><ul>{reasons}</ul></div></div>"
@@ -64,6 +68,8 @@ def answers(report: Report) -> str:
 
 def objectives(report: Report) -> Answer:
     """Whether every objective of every model is held."""
+    if report.saturation is not None:
+        return carries(report, report.saturation)
     totals, question = report.totals, "Does it hold its SLOs?"
     if totals.good_share is None:
         return Answer(question, "No SLOs set", f"{figures.count(totals.errors)} of {totals.requests:,} failed")
@@ -78,6 +84,18 @@ def objectives(report: Report) -> Answer:
     if totals.errors:
         return Answer(question, "No", f"{totals.errors:,} of {totals.requests:,} requests failed; {behind}", "bad")
     return Answer(question, "Yes" if report.verdict.certain else "Yes, not certain", behind, "good")
+
+
+def carries(report: Report, found: Saturation) -> Answer:
+    """How much of the mix the fleet takes while every objective is held: what a sweep was for."""
+    question, share = "How much does it carry?", report.totals.good_share
+    if found.highest_met_per_s is None:
+        return Answer(question, "None of the rates tried", carried(found), "bad")
+    behind = f"arrivals per second, {figures.rate(report.totals.goodput_per_s)} good requests a second"
+    if share is not None:
+        behind += f"; {figures.percent(share.value)} of requests good ({figures.span(share, figures.percent)})"
+    told = f"{figures.rate(found.highest_met_per_s)}/s" + (" at least" if found.lowest_missed_per_s is None else "")
+    return Answer(question, told, behind, "warn" if report.verdict.result == "invalid" else "good")
 
 
 def good_request(report: Report) -> Answer:

@@ -15,7 +15,8 @@ from html import escape
 
 SERIES = 8
 WIDE, NARROW = 1040, 340
-_TOP, _RIGHT = 22, 14
+#: Room for what the axis shows, and below it for the texts of upright lines.
+_TOP, _RIGHT = 34, 14
 _DASHES = ("", "7 3", "2 3", "9 3 2 3")
 
 Point = tuple[float, float | None]

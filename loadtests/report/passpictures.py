@@ -39,7 +39,7 @@ def over_rate(
     else:
         low = min(found.value for curve in curves for _, found in curve.points if found)
         y, text = fitting_axis(low, high, 0), plain
-    frame = Frame(width, 230, x, y)
+    frame = Frame(width, 242, x, y)
     body = frame.grid(label, "arrivals per second asked for", plain, text)
     if diagonal:
         top = min(max(rates), y.high)
@@ -88,7 +88,7 @@ def plane(places: Sequence[Place], label: str, width: int, key: str) -> str:
         return ""
     x = _padded([place.latency_ms for place in places])
     y = _padded([place.cost_usd for place in places])
-    frame = Frame(width, 280, x, y, left=74)
+    frame = Frame(width, 292, x, y, left=74)
     body = frame.grid("USD per good request", label, plain, _dollars)
     best = sorted((place for place in places if place.efficient), key=lambda place: place.latency_ms)
     if len(best) > 1:

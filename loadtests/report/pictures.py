@@ -32,7 +32,7 @@ def cdf(curves: Mapping[str, Latency], limits: Mapping[str, float], label: str, 
     # Two in a hundred that came in one piece with the next (no time between them) must not squeeze all others.
     low = min(next(value for value, share in found.cdf if share >= 0.02) for _, found in drawn.values())
     x = fitting_axis(low, high, width)
-    frame = Frame(width, 236, x, Axis(0, 1, (0, 0.25, 0.5, 0.75, 1)))
+    frame = Frame(width, 248, x, Axis(0, 1, (0, 0.25, 0.5, 0.75, 1)))
     body = frame.grid(
         "share of requests", f"{label}, ms" + (" (log)" if x.log else ""), plain, lambda share: f"{share:.0%}"
     )

@@ -16,11 +16,22 @@ _TONES = {"met": "good", "missed": "bad-text", "undecided": "warn-text", None: "
 
 def slo_card(report: Report) -> str:
     """Table per model, objectives, whiskers of TTFT and TPOT."""
-    body = _models(report)
+    body = _of_which_rate(report) + _models(report)
     if any(model.slo_attainment.objectives for model in report.models.values()):
         body += _objectives(report)
     body += _pictures(report)
     return card("Models and objectives", body, "models")
+
+
+def _of_which_rate(report: Report) -> str:
+    """Of a sweep the figures are those of one of its steps; "" for other runs."""
+    if report.saturation is None:
+        return ""
+    highest = report.saturation.highest_met_per_s
+    if highest is None:
+        return muted("Figures of the first step, because no rate surely met the objectives.")
+    at = f"Figures of {figures.rate(highest)} arrivals a second"
+    return muted(f"{at}, the highest rate that surely met the objectives.")
 
 
 def _models(report: Report) -> str:

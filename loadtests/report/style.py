@@ -104,6 +104,7 @@ summary{cursor:pointer;color:var(--accent);font-size:14px;padding:4px 0}
 .defs .others{color:var(--soft);font-size:13px}
 @media(max-width:900px){.answers{grid-template-columns:1fr 1fr}}
 @media(max-width:640px){main{padding:16px 12px 32px}.card{padding:14px}.wide{display:none}
+caption{max-width:calc(100vw - 54px)}
 .narrow{display:block}
 .verdict{display:block}td small{white-space:normal;min-width:90px}.bar{grid-template-columns:1fr auto}
 .bar .track{grid-column:1/3;grid-row:2}

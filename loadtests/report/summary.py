@@ -9,6 +9,7 @@ from rich.table import Table
 from loadtests.report import figures
 from loadtests.report.costcard import ROLE_NAMES
 from loadtests.report.model import ModelReport, Report, Totals
+from loadtests.report.passcards import answer
 
 _STYLE = {"pass": "bold green", "fail": "bold red", "invalid": "bold yellow"}
 _BASIS = {"fully_loaded": "fully loaded", "charged": "as charged", None: "unknown"}
@@ -20,6 +21,8 @@ def print_summary(report: Report, console: Console) -> None:
     console.print(_cost(report))
     for note in report.notes:
         console.print(f"[dim]note:[/] {escape(note)}")
+    if report.saturation is not None:
+        console.print(f"[bold]{escape(answer(report.saturation))}[/]")
     result = report.verdict.result
     console.print(f"[{_STYLE[result]}]{result.upper()}[/]  {escape(report.verdict.reasons[0])}")
     for reason in report.verdict.reasons[1:]:

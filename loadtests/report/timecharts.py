@@ -52,7 +52,7 @@ def _panel(panel: Panel, clock: Clock, width: int, key: str, last: bool) -> str:
     high = panel.highest if panel.highest is not None else max(_values(panel))
     y = linear_axis(high, 3)
     bottom = 34 if last else 8
-    frame = Frame(width, 88 + bottom, time_axis(clock.length_s, width), Axis(0, y.high, y.ticks), bottom=bottom)
+    frame = Frame(width, 100 + bottom, time_axis(clock.length_s, width), Axis(0, y.high, y.ticks), bottom=bottom)
     body = "".join(frame.area(a, b, "warmup", "not measured") for a, b in clock.unmeasured)
     body += frame.grid(panel.label, "seconds of the run" if last else "", plain, panel.text)
     # the texts of stages stand in the first panel only, and only where there is room

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 from load_samples import CHAT, failed, make_record, make_run, make_scenario
+from rich.console import Console
 from test_load_report import Page
 
-from loadtests.report import render_html
+from loadtests.report import print_summary, render_html
 from loadtests.report.build import Inputs, report_of
 from loadtests.report.stretches import efficient
 from loadtests.runinfo import StageSpan, SweepFacts, SweepStep
@@ -64,6 +67,24 @@ def test_a_sweep_shows_its_answer_and_its_rates():
     page = Page(render_html(made))
     assert "met up to 8.00 arrivals a second, and not at 16.0" in page.text and page.open == []
     assert made.stages[0].figures.requests == 80
+
+
+@pytest.mark.parametrize(("highest", "missed", "answer", "of", "tone"), [
+    (8.0, 16.0, "8.00/s", "Figures of 8.00 arrivals a second", "good"),
+    (8.0, None, "8.00/s at least", "Figures of 8.00 arrivals a second", "good"),
+    (None, 4.0, "None of the rates tried", "Figures of the first step", "bad"),
+])
+def test_a_sweep_leads_with_how_much_is_carried(highest, missed, answer, of, tone):
+    met = highest is not None
+    made = swept(step(4, 0, 0.0, met), step(8, 30, 0.02, met), highest=highest, missed=missed)
+    whole = render_html(made)
+    assert f'<li class="{tone}"><span>How much does it carry?</span><strong>{answer}</strong>' in whole
+    lead = whole[whole.index('role="status"') : whole.index("</ul>")]
+    assert ("met up to 8.00 arrivals" if highest else "No rate that was tried surely meets") in lead
+    assert of in whole
+    said = Console(width=100, record=True, file=io.StringIO())
+    print_summary(made, said)
+    assert ("met up to 8.00 arrivals" if highest else "No rate that was tried") in said.export_text()
 
 
 def test_trials_at_one_rate_count_together_and_a_spoilt_one_is_marked():
