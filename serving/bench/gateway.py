@@ -59,7 +59,10 @@ class Failures:
 
 
 def measure(plan: Plan, say: Say) -> dict[str, Any]:
-    """Run the benchmark. Returns the report. Raises: StartFailed when the arm that all are compared with fails."""
+    """Run the benchmark. Returns the report; what fails costs the arm and the number of streams that it happened at.
+
+    Raises: StartFailed when the arm that all are compared with does not start, or nothing was measured.
+    """
     folder = Path(tempfile.mkdtemp(prefix="flo-"))  # short: HAProxy's socket below it takes at most 97 bytes
     failures: Failures = Failures()
     runs: list[Run] = []
@@ -83,8 +86,9 @@ def measure(plan: Plan, say: Say) -> dict[str, Any]:
         keep_logs(folder, plan.state_dir)
         shutil.rmtree(folder, ignore_errors=True)
     for (name, _), why in failures.found.items():
-        if name == BASE:
-            raise StartFailed(f"{BASE}, which all are compared with, failed: {why}")
+        if name == BASE or not runs:
+            who = f"{BASE}, which all are compared with, failed" if name == BASE else name
+            raise StartFailed(f"{who}: {why}")
     return {
         "machine": machine(),
         "load": {"tokens": TOKENS, "requests": {str(s): REQUESTS.get(s, s * 10) for s in plan.streams},
@@ -102,19 +106,20 @@ def _pair(arm: str, up: dict[str, Up], plan: Plan, first: int, runs: list[Run], 
     """All rounds of an arm and of bare vLLM. `first`: number of the first round; no two arms share one."""
     for number in range(plan.rounds):
         for streams in plan.streams:
-            order = [n for n in up if not failures.has(n, streams)]
-            for name in order if number % 2 == 0 else reversed(order):
+            for name in up if number % 2 == 0 else reversed(up):
+                if failures.has(arm, streams):  # one without the other says nothing
+                    continue
                 say(f"{arm}: round {number + 1} of {plan.rounds}, {name} at {streams} streams")
-                with _noted(failures, name, streams):
+                with _noted(failures, arm, streams, "" if name == arm else f"{name} beside it: "):
                     runs.append(_quiet_run(name, up, streams, first + number, say))
 
 
 @contextlib.contextmanager
-def _noted(failures: Failures, name: str, streams: int | None) -> Iterator[None]:
+def _noted(failures: Failures, name: str, streams: int | None, where: str = "") -> Iterator[None]:
     try:
         yield
     except (FlotillaError, OSError) as error:
-        failures.found[name, streams] = str(error)
+        failures.found[name, streams] = f"{where}{error}"
 
 
 def load(launch: Launch, streams: int, requests: int) -> Load:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ class World:
         self.stopped: list[str] = []
         self.bad: set[tuple[str, int]] = set()  # arm and number of streams
         self.dead: set[str] = set()
-        self.noise = iter(())  # CPU that others took in the runs to come
+        self.noise: Iterator[float | None] = iter(())  # CPU that others took in the runs to come; None: it dies
         self._busy = 0.0
         self.ports: dict[int, str] = {}
         self.tmp_path = tmp_path
@@ -52,7 +53,10 @@ class World:
         name, streams = self.ports[load.port], load.streams
         if streams != 16:  # the warm-up
             self.loaded.append((name, streams))
-            self._busy += next(self.noise, 0.0)
+            noise = next(self.noise, 0.0)
+            if noise is None:
+                raise BadLoad("it died")
+            self._busy += noise
         if (name, streams) in self.bad:
             raise BadLoad("status 500")
         count = len(load.scripts)
@@ -91,6 +95,13 @@ def test_an_invalid_run_costs_an_arm_that_level_and_no_other(world: World) -> No
     assert report["failed"] == [{"name": "ours", "streams": 32, "reason": "status 500"}]
     assert [r["streams"] for r in report["arms"] if r["name"] == "ours"] == [1]
     assert world.loaded.count(("ours", 32)) == 1
+
+
+def test_a_base_that_fails_costs_the_arm_beside_it_that_level_and_keeps_what_was_measured(world: World) -> None:
+    world.noise = iter([0.0, 0.0, *[None] * 9])
+    report = world.measure()
+    assert [(f["name"], f["reason"]) for f in report["failed"]] == [("theirs", "vllm-serve beside it: it died")]
+    assert {r["name"]: r["rounds"] for r in report["arms"]} == {"vllm-serve": 1, "ours": 1}
 
 
 def test_without_the_base_there_is_no_report_and_nothing_runs_on(world: World) -> None:
