@@ -26,6 +26,7 @@ from serving.fleet.models.subject import Subject, subject_of
 from serving.fleet.roofline import rates
 
 Folder = Annotated[Path, typer.Option("--catalogue", help="Folder of the catalogue.")]
+_WIDE = 120  # columns of a terminal from which on tables show all they have
 Capacity = Literal["on_demand", "spot"]
 FOLDER, BOOK = Path("deployments/catalogue"), Path("deployments/prices/accelerators.csv")
 
@@ -50,10 +51,20 @@ def catalogue_(
         as_json({e.name: e.model_dump(mode="json", exclude={"config"}) | {"kv_layout": layout(e.size.cache)}
                  for e in listed})
         return
-    table(["model", "parameters>", "active>", "context>", "cache", "licence", "runs on"],
-          [(e.name, f"{e.parameters.total:g} B", f"{e.parameters.active:g} B", f"{e.context:,}",
-            layout(e.size.cache), licence(e), ", ".join(dict.fromkeys(v.name for v in e.variants)))
-           for e in listed])
+    if console.width >= _WIDE:
+        table(["model!", "parameters>", "active>", "context>", "cache", "licence", "runs on"],
+              [(e.name, f"{e.parameters.total:g} B", f"{e.parameters.active:g} B", f"{e.context:,}",
+                layout(e.size.cache), licence(e), ", ".join(dict.fromkeys(v.name for v in e.variants)))
+               for e in listed])
+        return
+    table(["model!", "billions,\nactive>", "context>", "licence", "runs on"],
+          [(e.name.partition("/")[2], f"{e.parameters.total:g}, {e.parameters.active:g}", f"{e.context:,}", licence(e),
+            _first(list(dict.fromkeys(v.name for v in e.variants)))) for e in listed])
+    _say("[dim]+2: and two further variants; `flotilla catalogue MODEL` shows all of one.[/]")
+
+
+def _first(variants: list[str]) -> str:
+    return variants[0] + (f" +{len(variants) - 1}" if len(variants) > 1 else "")
 
 
 def show(entry: Entry, json: bool) -> None:
@@ -81,9 +92,10 @@ def show(entry: Entry, json: bool) -> None:
         values = one.model_dump(exclude_none=True, exclude={"when"})
         say(f"sampling        {', '.join(f'{k} {v:g}' for k, v in values.items())}{f' ({one.when})' * bool(one.when)}")
     console.print()
-    table(["variant", "weights", "split", "max_model_len>", "max_num_seqs>", "recommended by"],
-          [(v.name, entry.weights[v.precision].source, _split(v.split), f"{v.max_model_len:,}", v.max_num_seqs,
-            v.recommended_by) for v in entry.variants])
+    table(["variant!", "split", "max_model_\nlen>", "max_num_\nseqs>", "recommended by"],
+          [(v.name, _split(v.split), f"{v.max_model_len:,}", v.max_num_seqs, v.recommended_by) for v in entry.variants])
+    for precision, weights in entry.weights.items():
+        say(f"[dim]weights in {precision}:[/] {weights.source}")
     for title, lines in (("limits", entry.limits), ("not verified", entry.unverified)):
         for line in lines:
             say(f"[dim]{title}:[/] {line}")
@@ -132,17 +144,20 @@ def fit_(
         return
     _head(subject, demand, concurrency)
     if every:
-        table(["devices", "weights", "memory>", "weights>", "activations>", "overhead>", "for KV>", "room>",
-               "requests at\nonce>", "verdict"], [tuple(row.values()) for row in every], title="GiB per device")
+        table(["devices!", "in", "weights>", "activ-\nations>", "over-\nhead>", "for\nKV>", "room>",
+               "requests\nat once>", "verdict"], [tuple(value for name, value in row.items() if name != "memory") for row in every],
+              title=f"GiB per device, which has {every[0]['memory']}")
         console.print()
     if not found:
         _say(f"[red]Nothing that is known here holds {_requests(concurrency, length)}.[/]")
         raise typer.Exit(1)
-    table(["smallest that holds it", "weights", "$/hour>", "room, GiB\nper device>", "requests\nat once>",
-           "~ prefill\ntok/s>", "~ decode\ntok/s>", "~ per\nrequest>", ""],
+    estimates = ["~ prefill\ntok/s>", "~ decode\ntok/s>", "~ per\nrequest>"]
+    shown = range(3) if console.width >= _WIDE else range(1, 3) if concurrency > 1 else range(1, 2)
+    table(["holds it!", "in", "$/hour>", "room,\nGiB>", "at\nonce>", *(estimates[i] for i in shown), ""],
           [(c.variant, c.precision, dollars(c.usd_per_hour) if c.usd_per_hour is not None else "no price",
-            f"{c.fit.room / GIB:.1f}", c.concurrency, *(f"{v:,.0f}" for v in _speed(subject, c, length, concurrency)),
-            _marks(c, found)) for c in found])
+            f"{c.fit.room / GIB:.1f}", c.concurrency,
+            *(f"{_speed(subject, c, length, concurrency)[i]:,.0f}" for i in shown), _marks(c, found)) for c in found])
+    _say("[dim]room: per device; at once: requests of that length.[/]")
     _say(f"[dim]~ roofline estimates at {_requests(concurrency, length)}, not measurements. Prices: cheapest "
          f"{capacity} rows of {prices} ({book.version}). Activations and overhead are estimates: tight "
          "needs a trial.[/]")

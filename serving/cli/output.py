@@ -45,11 +45,12 @@ def as_json(value: Any) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """A table for people. A column whose name ends in '>' is right-aligned."""
+    """A table for people. A column whose name ends in '>' is right-aligned, one that ends in '!' is never folded."""
     shown = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for name in columns:
         number = name.endswith(">")
-        shown.add_column(name.removesuffix(">"), justify="right" if number else "left", overflow="fold", no_wrap=number)
+        shown.add_column(name.rstrip(">!"), justify="right" if number else "left", overflow="fold",
+                         no_wrap=number or name.endswith("!"))
     for row in rows:
         shown.add_row(*("" if cell is None else str(cell) for cell in row))
     console.print(shown)

@@ -68,6 +68,32 @@ def test_fit_of_one_accelerator_shows_every_number_of_them(capsys: pytest.Captur
     assert rows[1][:2] == ["H100", "x2"] and rows[1][-1] == "fits"
 
 
+@pytest.mark.parametrize("columns", [80, 120])
+def test_tables_fit_a_terminal_and_break_no_name(columns: int, monkeypatch: pytest.MonkeyPatch,
+                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    options = {"folder": FOLDER, "prices": BOOK, "capacity": "on_demand", "kv": "auto", "concurrency": 4}
+
+    def table(begins: str) -> list[str]:
+        lines = capsys.readouterr().out.splitlines()
+        first = next(n for n, line in enumerate(lines) if line.startswith(begins))
+        notes = ("room:", "+2:", "weights in", "limits:")  # these are wrapped by the terminal
+        last = next((n for n in range(first, len(lines)) if not lines[n].strip() or lines[n].startswith(notes)),
+                    len(lines))
+        assert all(len(line) <= columns for line in lines[first:last])
+        return lines[first:last]
+
+    catalogue_(folder=FOLDER)
+    names = {line.split()[0] for line in table("model") if line[:1].strip()}
+    assert {f.stem for f in FOLDER.glob("*/*.yaml")} <= {name.rpartition("/")[2] for name in names}
+    catalogue_("qwen3.5-397b-a17b", FOLDER)
+    assert any(line.startswith("H200 x8 bf16") for line in table("variant"))
+    fit_("qwen3-8b", **options)  # type: ignore[arg-type]
+    assert any(line.startswith("A100-80GB  bf16   $1.29") for line in table("holds it"))
+    fit_("gpt-oss-120b", "A100-80GB", **options)  # type: ignore[arg-type]
+    assert any(line.startswith("A100-80GB x16  mxfp4") for line in table("devices"))
+
+
 def test_fit_says_when_nothing_holds_it(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as caught:
         fit_("kimi/kimi-k3", "L4", concurrency=1, folder=FOLDER, prices=BOOK, capacity="on_demand", kv="auto")
