@@ -145,7 +145,8 @@ def fit_(
     _head(subject, demand, concurrency)
     if every:
         table(["devices!", "in", "weights>", "activ-\nations>", "over-\nhead>", "for\nKV>", "room>",
-               "requests\nat once>", "verdict"], [tuple(value for name, value in row.items() if name != "memory") for row in every],
+               "requests\nat once>", "verdict"],
+              [tuple(value for name, value in row.items() if name != "memory") for row in every],
               title=f"GiB per device, which has {every[0]['memory']}")
         console.print()
     if not found:
