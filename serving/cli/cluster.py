@@ -17,7 +17,7 @@ from serving.kubernetes import checks, cluster, facts, helm, rendered
 from serving.kubernetes.checks import LEAST_KUBERNETES
 
 Context = Annotated[str | None, typer.Option(
-    help="Context of the kubeconfig; default: its current one.", show_default=False)]
+    "--context", help="Context of the kubeconfig; default: its current one.", show_default=False)]
 Namespace = Annotated[str | None, typer.Option(
     "--namespace", "-n", help="Namespace; default: the context's.", show_default=False)]
 Release = Annotated[str, typer.Option(help="Name of the Helm release.")]

@@ -13,6 +13,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict
 from importlib import metadata
@@ -25,7 +26,10 @@ import typer
 from typer.core import TyperGroup
 
 from serving import __version__, launch
+from serving.cli import loadcluster
+from serving.cli.cluster import Chart, Context, Namespace, Release
 from serving.cli.output import settings
+from serving.cli.render import CHART
 from serving.cli.run import Json
 from serving.costs.spread import overheads
 from serving.economics import gather
@@ -51,14 +55,31 @@ def loadtest(
     interference: Annotated[bool, typer.Option("--interference", help="Each model alone, then the mix.")] = False,
     web: Annotated[str | None, typer.Option(help="HOST:PORT of Locust's interface, to watch.")] = None,
     json: Json = False,
+    kubernetes: Annotated[bool, typer.Option("--kubernetes", help="As a Job beside a release in a cluster.")] = False,
+    kube_context: Context = None,
+    namespace: Namespace = None,
+    release: Release = "flotilla",
+    chart: Chart = CHART,
+    name: Annotated[str | None, typer.Option(help="In a cluster: the run's name; default: the scenario's and the time.",
+                                             show_default=False)] = None,
+    fetch: Annotated[bool, typer.Option("--fetch", help="In a cluster: only bring the report of the run --name home.")
+                     ] = False,
 ) -> None:
     """Run a load test of the mix against the running fleet and write report.html and report.json.
 
+    With --kubernetes it runs in the cluster, in the chart's Job; the report comes home and stays in the volume, too.
     Exits with 1 when the verdict is fail, with 3 when the run is invalid, 4 when nothing answered. What a run that was
     stopped had measured is kept.
     """
     own = settings()
     file = _scenario(scenario)
+    if kubernetes:
+        more = [part for key, value in (("--duration", duration), ("--rate", rate), ("--seed", seed))
+                if value is not None for part in (key, str(value))] + (["--interference"] if interference else [])
+        if web:
+            raise ConfigError("--web shows a run on this machine; in a cluster forward the Job's port by kubectl")
+        where = loadcluster.Where(kube_context, namespace, release, chart)
+        return _in_cluster(own, file, where, name, fetch, more, processes, out, json)
     run = launch.current(own)
     target = out or own.reports_dir / time.strftime("%Y%m%d-%H%M%S")
     if target.exists():
@@ -91,6 +112,34 @@ def loadtest(
         draft.rename(target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+    verdict = json_module.loads((target / "report.json").read_text())["verdict"]["result"]
+    if reported or code or verdict != "pass":
+        raise typer.Exit(reported or code or (3 if verdict == "invalid" else 1))
+
+
+def _in_cluster(own: Settings, file: Path, where: loadcluster.Where, name: str | None, fetch: bool, more: list[str],
+                workers: int, out: Path | None, json: bool) -> None:
+    if fetch and not name:
+        raise ConfigError("--fetch needs --name, the name that the run was given")
+    called = name or f"{file.stem}-{time.strftime('%m%d-%H%M%S')}"[-30:].lstrip("-")
+    target = out or own.reports_dir / called
+    if target.exists():
+        raise ConfigError(f"{target} is there already; choose another --out")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside, code = loadcluster.Beside(where), 0
+    with tempfile.TemporaryDirectory() as folder:
+        fleet_file = beside.fleet_files(Path(folder))
+        found = fleet(fleet_file, Changes({}))
+        told = json_module.dumps(context(found, fleet_file), indent=1)
+        if fetch:
+            beside.fetch(called, target)
+        else:
+            code = beside.run(file, called, [*(["--quiet"] if json else []), *more], workers, target,
+                              next(iter(found.tenants)), own.api_key)
+    if not (target / "run.json").exists():
+        raise typer.Exit(code or 1)
+    (target / "context.json").write_text(told)  # prices and objectives: what the Job did not know
+    reported = _run(_report(target, json), os.environ)
     verdict = json_module.loads((target / "report.json").read_text())["verdict"]["result"]
     if reported or code or verdict != "pass":
         raise typer.Exit(reported or code or (3 if verdict == "invalid" else 1))

@@ -73,11 +73,19 @@ def _when(event: Doc) -> str:
     return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp", ""))
 
 
-def _fleet(cluster: Cluster, full: str, load: Callable[[Path], Fleet]) -> Fleet:
+def fleet_files(cluster: Cluster, full: str, folder: Path) -> Path:
+    """Write the fleet that a release was rendered from, and its price books, into a folder. Returns: the fleet file.
+
+    `full`: name of the RayService. Raises: ConfigError when it is not there; NotAllowed.
+    """
     config = cluster.get(kinds.CONFIG_MAPS, f"{full}-fleet")
     if config is None:
         raise ConfigError(f"the ConfigMap {full}-fleet is not there")
+    for name, text in (config.get("data") or {}).items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder / FLEET_FILE
+
+
+def _fleet(cluster: Cluster, full: str, load: Callable[[Path], Fleet]) -> Fleet:
     with tempfile.TemporaryDirectory() as folder:
-        for name, text in (config.get("data") or {}).items():
-            (Path(folder) / name).write_text(text, encoding="utf-8")
-        return load(Path(folder) / FLEET_FILE)
+        return load(fleet_files(cluster, full, Path(folder)))
