@@ -90,6 +90,8 @@ def carries(report: Report, found: Saturation) -> Answer:
     """How much of the mix the fleet takes while every objective is held: what a sweep was for."""
     question, share = "How much does it carry?", report.totals.good_share
     if found.highest_met_per_s is None:
+        if report.verdict.result == "invalid":
+            return Answer(question, "Not proven", carried(found), "warn")
         return Answer(question, "None of the rates tried", carried(found), "bad")
     behind = f"arrivals per second, {figures.rate(report.totals.goodput_per_s)} good requests a second"
     if share is not None:

@@ -49,6 +49,8 @@ def saturation_card(report: Report) -> str:
 
 def answer(found: Saturation) -> str:
     """The one sentence."""
+    if not any(point.valid for point in found.points):
+        return "Nothing is known of the fleet: the load generator did not keep its schedule at any rate."
     if found.highest_met_per_s is None:
         return "No rate that was tried surely meets the objectives."
     up_to = f"The objectives are met up to {figures.rate(found.highest_met_per_s)} arrivals a second"

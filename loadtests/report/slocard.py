@@ -29,7 +29,7 @@ def _of_which_rate(report: Report) -> str:
         return ""
     highest = report.saturation.highest_met_per_s
     if highest is None:
-        return muted("Figures of the first step, because no rate surely met the objectives.")
+        return muted("Figures of the first step, for no rate is known to meet the objectives.")
     at = f"Figures of {figures.rate(highest)} arrivals a second"
     return muted(f"{at}, the highest rate that surely met the objectives.")
 

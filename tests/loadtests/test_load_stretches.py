@@ -95,6 +95,12 @@ def test_trials_at_one_rate_count_together_and_a_spoilt_one_is_marked():
     assert "4.00 arrivals a second at least" in text and "--processes" in text and "invalid" in text
 
 
+def test_a_sweep_that_the_generator_spoilt_says_nothing_of_the_fleet():
+    made = swept(step(4, 0, 0.0, False, valid=False))
+    text = Page(render_html(made)).text
+    assert "Nothing is known of the fleet" in text and "No rate that was tried" not in text
+
+
 def test_efficient_points_are_those_that_nothing_beats():
     places = [(1.0, 9.0), (2.0, 5.0), (2.5, 6.0), (3.0, 5.0)]
     assert [efficient(at, places) for at in places] == [True, True, False, False]
