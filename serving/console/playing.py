@@ -47,8 +47,12 @@ class Playground:
         self._free -= 1
         session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_S, sock_read=_SILENCE_S))
 
+        answer: aiohttp.ClientResponse | None = None
+
         async def over() -> None:
             self._free += 1
+            if answer is not None:
+                answer.close()  # in mid-stream too: so the gateway learns that no one listens
             await session.close()
 
         try:

@@ -22,16 +22,16 @@ function budgets(now) {
   const rows = now.budgets;
   put(by("budgets"), rows.map((b) => [b.tenant, b.model, b.period, b.spent_usd, b.soft_usd, b.hard_usd]), () => {
     if (!rows.length) return el("p", {class: "hint"}, "No tenant or model has a budget.");
-    return table("Budgets", [["Whose", "text"], ["Spent", ""], ["Of", ""], ["", ""]], rows.map((b) => {
+    return table("Budgets", [["Whose", "text"], ["Spent", ""], ["Of", ""]], rows.map((b) => {
       const whose = [b.tenant, b.model && `model ${b.model}`].filter(Boolean).join(" on ");
       const most = b.hard_usd ?? b.soft_usd, share = most ? b.spent_usd / most : 0;
       const over = b.hard_usd !== null && b.spent_usd >= b.hard_usd, past = b.soft_usd !== null && b.spent_usd >= b.soft_usd;
       return [[whose, el("small", {}, `per ${b.period}`)],
-        el("span", {class: "figure", "data-tone": over ? "bad" : past ? "warn" : null}, dollars(b.spent_usd)),
+        [el("span", {class: "figure", "data-tone": over ? "bad" : past ? "warn" : null}, dollars(b.spent_usd)),
+          bar(share, `${percent(share)} of the budget is used`, over ? "bad" : past ? "warn" : "good"),
+          el("small", {}, over ? "used up" : past ? "soft mark passed" : percent(share))],
         [dollars(most), el("small", {}, b.hard_usd === null ? "soft mark" : b.soft_usd === null ? "" :
-          `soft ${dollars(b.soft_usd)}`)],
-        [bar(share, `${percent(share)} of the budget is used`, over ? "bad" : past ? "warn" : "good"),
-          el("small", {}, over ? "used up" : past ? "soft mark passed" : percent(share))]];
+          `soft ${dollars(b.soft_usd)}`)]];
     }));
   });
 }

@@ -1,12 +1,13 @@
 // The models' table: a row each, kept while the page is open, so that only figures change.
 
 import {announce, by, el, mark, say} from "./dom.js";
-import {ROLES, count, dollars, percent, rate, seconds, verdict} from "./format.js";
+import {count, dollars, percent, rate, seconds, verdict} from "./format.js";
 import {Spark} from "./charts.js";
 
 const STATES = {
   serving: "serving", starting: "starting", asleep: "at zero", down: "down", failed: "failed", unknown: "not known",
 };
+const SHORT = {same_model_hosted: "hosted", cheapest_proprietary: "cheapest", frontier: "frontier"};
 const COLUMNS = [
   ["Model", "name"], ["Replicas", "replicas"], ["In flight", "flight"], ["Requests/s", "requests"],
   ["Tokens/s", "tokens"], ["TTFT p50", "ttft"], ["TPOT p50", "tpot"], ["Busy", "busy"], ["Cost/h", "rate"],
@@ -27,11 +28,12 @@ export function remember(trace) {
 }
 
 function table() {
-  body = el("tbody");
+  body = el("tbody", {role: "rowgroup"});
   by("models-table").append(el("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": "Models, table"},
-    el("table", {class: "models"},
+    el("table", {class: "models", role: "table"}, // the roles stay where a narrow page makes cards of the rows
       el("caption", {class: "unseen"}, "Models: state, load, speed against the SLO, and cost"),
-      el("thead", {}, el("tr", {}, COLUMNS.map(([label]) => el("th", {scope: "col"}, label)))), body)));
+      el("thead", {role: "rowgroup"}, el("tr", {role: "row"},
+        COLUMNS.map(([label]) => el("th", {scope: "col", role: "columnheader"}, label)))), body)));
 }
 
 function row(model) {
@@ -41,20 +43,22 @@ function row(model) {
     cells[name] = el("span", {class: "figure"});
     notes[name] = el("small");
     const inner = [cells[name], notes[name]];
-    return name === "name" ? el("th", {scope: "row"}, inner) : el("td", {"data-label": label}, inner);
+    return name === "name" ? el("th", {scope: "row", role: "rowheader"}, inner)
+      : el("td", {role: "cell", "data-label": label}, inner);
   });
   const state = el("span", {class: "state"}), tokens = new Spark(), ttft = new Spark();
-  cells.name.before(state);
+  cells.name.after(state);
   cells.tokens.after(tokens.node);
   cells.ttft.after(ttft.node);
-  body.append(el("tr", {}, made));
+  body.append(el("tr", {role: "row"}, made));
   return {cells, notes, state, tokens, ttft};
 }
 
-function set(of, name, text, note = "", tone = null) {
+function set(of, name, text, note = "", tone = null, alarm = null) {
   say(of.cells[name], text);
   say(of.notes[name], note);
   mark(of.cells[name], "data-tone", tone);
+  mark(of.notes[name], "data-tone", alarm);
 }
 
 export function models(now) {
@@ -66,10 +70,10 @@ export function models(now) {
     set(r, "name", m.name, [m.why, m.noise ? "random weights: its text is noise" : ""].filter(Boolean).join("; "));
     set(r, "replicas", count(m.replicas), m.starting ? `${m.starting} starting` : "", m.replicas ? null : "soft");
     set(r, "flight", count(m.in_flight), m.queued ? `${count(m.queued)} queued` : "");
-    set(r, "requests", rate(m.requests_per_s), m.errors_per_s ? `${rate(m.errors_per_s)} errors/s` : "",
+    set(r, "requests", rate(m.requests_per_s), m.errors_per_s ? `${rate(m.errors_per_s)} errors/s` : "", null,
       m.errors_per_s ? "bad" : null);
     set(r, "tokens", rate(m.tokens_per_s));
-    set(r, "ttft", seconds(m.ttft_p50_s), `p95 ${seconds(m.ttft_p95_s)}, SLO ${seconds(m.ttft_slo_s)}`,
+    set(r, "ttft", seconds(m.ttft_p50_s), `p95 ${seconds(m.ttft_p95_s)}\nSLO ${seconds(m.ttft_slo_s)}`,
       m.ttft_p50_s === null ? null : m.late ? "bad" : "good");
     set(r, "tpot", seconds(m.tpot_p50_s), `SLO ${seconds(m.tpot_slo_s)}`,
       m.tpot_p50_s === null ? null : m.tpot_p50_s > m.tpot_slo_s ? "bad" : "good");
@@ -79,7 +83,7 @@ export function models(now) {
     set(r, "saved", m.compared.length ? "" : "–");
     r.notes.saved.replaceChildren(...m.compared.map((c) => el("span", {class: "line", title: c.name,
       "data-tone": c.saving === null ? "" : c.saving >= 0 ? "good" : "bad"},
-    `${verdict(c.saving)} · ${ROLES[c.role] || c.role}`)));
+    `${verdict(c.saving)} · ${SHORT[c.role] || c.role}`)));
     r.tokens.draw(past.map((p) => p.tokens), ROOM);
     r.ttft.draw(past.map((p) => p.ttft), ROOM, m.ttft_slo_s);
     tell(m);

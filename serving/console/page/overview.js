@@ -32,7 +32,7 @@ export function overview(now) {
     serving < models.filter((m) => m.state !== "asleep").length || late.length ? "bad" : "good");
   show("flight", "In flight", count(sum(models, "in_flight")), `${count(sum(models, "queued"))} wait for a seat`);
   show("requests", "Requests/s", rate(sum(models, "requests_per_s")),
-    errors ? `${rate(errors)} errors/s` : `no errors ${over}`, errors ? "bad" : null);
+    errors ? `${rate(errors)} errors/s` : `no errors ${over}`, errors ? "alarm" : null);
   show("tokens", "Output tokens/s", rate(sum(models, "tokens_per_s")), `of requests that ended, ${over}`);
   show("rate", "Cost rate", `${dollars(now.usd_per_hour)}/h`, "replicas, idle time and overhead");
   show("each", "Cost per request", dollars(now.usd_per_request), `fully loaded, ${over}`);
