@@ -26,6 +26,7 @@ from serving.cli import (
     status,
     tenants,
     top,
+    upgrade,
 )
 from serving.cli.output import EXIT_CODES
 
@@ -53,6 +54,7 @@ app.add_typer(prices.app, name="prices", rich_help_panel=_FILES)
 app.add_typer(adapters.app, name="adapters", rich_help_panel=_FILES)
 app.add_typer(render.app, name="render", rich_help_panel=_CLUSTER)
 app.command(rich_help_panel=_CLUSTER)(cluster.doctor)
+app.command(rich_help_panel=_CLUSTER)(upgrade.upgrade)
 app.add_typer(checkpoints.app, name="checkpoint", rich_help_panel=_FILES)
 app.add_typer(keys.app, name="keys", rich_help_panel=_WHO)
 app.add_typer(tenants.app, name="tenants", rich_help_panel=_WHO)

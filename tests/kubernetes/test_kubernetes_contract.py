@@ -23,6 +23,7 @@ from api_servers import NO_REAL, REAL, ApiServer, eventually, fake, real
 from kubernetes import client
 from typer.testing import CliRunner
 
+from serving.cli import upgrade
 from serving.cli.main import app
 from serving.errors import AlreadyThere, ChangedMeanwhile, ClusterError, NotAllowed, NotServed, TooOld
 from serving.kubernetes import helm, kinds, nodeprices, rendered
@@ -243,7 +244,7 @@ def test_a_field_that_the_definition_does_not_know_is_refused(api: ApiServer) ->
         api.cluster.apply(service, dry_run=True)
 
 
-def test_helm_installs_upgrades_rolls_back_and_takes_away(api: ApiServer) -> None:
+def test_helm_installs_upgrades_rolls_back_and_takes_away(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pods need not come: this is about objects."""
     api.needs(rendered.ray_service(rendered_here(api, LAPTOP, "flotilla")))
     cluster, where = api.cluster, ["flotilla", str(CHART), "-n", api.namespace, "-f", str(LAPTOP), *api.helm_options]
@@ -255,6 +256,11 @@ def test_helm_installs_upgrades_rolls_back_and_takes_away(api: ApiServer) -> Non
         before = cluster.get(*exporter)
         told = CliRunner().invoke(app, ["status", "--kubernetes", "-n", api.namespace, "--json"])
         assert {"qwen", "llama"} <= {m["name"] for m in json.loads(told.stdout)["models"]}, told.output
+        monkeypatch.setattr(upgrade, "_HELM_FLAGS", api.helm_options)
+        told = CliRunner().invoke(app, ["upgrade", str(ROOT / "deployments/fleets/laptop.yaml"), "-f",
+                                        str(CHART / "ci/overlays/laptop-kind.yaml"), "--plan",
+                                        "--chart", str(CHART), "-n", api.namespace, "--json"])
+        assert json.loads(told.stdout) == {"objects": [], "effects": []}, told.output
         helm.run(["upgrade", *where, "--set", "gateways.replicas=2"])
         assert gateways(cluster) == 2
         assert cluster.get(*exporter)["spec"] == before["spec"], "what is not concerned stays as it is"
