@@ -45,7 +45,9 @@ def test_the_head_runs_no_replica_and_gateways_have_their_resource() -> None:
     assert found["head"]["rayStartParams"]["num-cpus"] == "0"
     gateway = found["gateway"]
     assert gateway["resources"][GATEWAY] == "1" and gateway["minReplicas"] == gateway["maxReplicas"] == 3
-    assert gateway["template"]["spec"]["shareProcessNamespace"], "the sidecar asks which gateways live"
+    for group in (gateway, found["head"]):  # the head's Ray Serve controller counts its decisions
+        assert group["template"]["spec"]["shareProcessNamespace"], "the sidecar asks which processes live"
+        assert group["template"]["spec"]["initContainers"][-1]["name"] == "sidecar"
     mounts = {m["mountPath"] for m in gateway["template"]["spec"]["containers"][0]["volumeMounts"]}
     assert str(Path(COUNTERS_DIR).parent) in mounts
 

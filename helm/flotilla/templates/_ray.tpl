@@ -33,7 +33,14 @@ max-worker-port: "19999"
 {{- $container := include "flotilla.headContainer" . -}}
 {{- $podSpec := include "flotilla.rayPodSpec" (dict "root" . "values" .Values.head "serviceAccount" (include "flotilla.headServiceAccount" .) "token" true) -}}
 {{- $params := merge (dict "num-cpus" "0" "dashboard-host" "0.0.0.0") (fromYaml (include "flotilla.rayStartParams" .)) -}}
-{{- include "flotilla.rayGroup" (dict "root" . "part" "head" "values" .Values.head "container" $container "podSpec" $podSpec "group" (dict "rayStartParams" $params)) -}}
+{{- include "flotilla.rayGroup" (dict "root" . "part" "head" "values" .Values.head "container" $container "podSpec" (printf "%s\n%s" $podSpec (include "flotilla.headPod" .)) "group" (dict "rayStartParams" $params)) -}}
+{{- end }}
+
+{{- /* The sidecar tells what Ray Serve's controller, which runs in the head, decided about replicas. */ -}}
+{{- define "flotilla.headPod" -}}
+shareProcessNamespace: true
+initContainers:
+{{ include "flotilla.workerInit" (dict "root" . "profile" "" "image" "") | trim | indent 2 }}
 {{- end }}
 
 {{- define "flotilla.headContainer" -}}
