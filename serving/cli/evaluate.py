@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,21 +24,26 @@ _SHORTEST_S, _FEWEST = 600.0, 1_000  # of a trace that has two halves to speak o
 
 
 def evaluate(path: Path, found: Fleet, folder: Path, profiles: Path | None, model: str | None, replicas: float,
-             node_s: float, seed: int, quick: bool, json: bool) -> None:
+             node_s: float, seed: int, quick: bool, jobs: int, json: bool) -> None:
     """Tune each policy on a trace's first half, tell what it did on the second. Raises: ConfigError."""
     from serving.simulator import evaluation
 
     simulated.compile_once()
-    say = _progress(json)
     known = simulated.read_profiles(profiles)
     cases: list[Case] = []
-    verdicts: dict[str, Verdict] = {}
     skipped: dict[str, str] = {}
-    for name, source, rows in traces(folder, seed, skipped):
-        case = _case(path, found, known, name, source, rows, model, replicas, node_s, seed)
-        policies = evaluation.rules(case.service.profiles[0].max_num_seqs, quick)
-        verdicts[name] = evaluation.judge(case, policies, case.service.policy.slo.goodput, seed, say)
-        cases.append(case)
+    # a process for each core that may be used, each with a trace at a time; numba's threads do not survive a fork
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        waited = []
+        for name, source, rows in traces(folder, seed, skipped):
+            cases.append(_case(path, found, known, name, source, rows, model, replicas, node_s, seed))
+            policies = evaluation.rules(cases[-1].service.profiles[0].max_num_seqs, quick)
+            waited.append(pool.submit(evaluation.judge, cases[-1], policies, cases[-1].service.policy.slo.goodput, seed,
+                                      None))
+        verdicts: dict[str, Verdict] = {}
+        for case, one in zip(cases, waited, strict=True):
+            verdicts[case.name] = one.result()
+            stderr.print(f"… {len(verdicts)} of {len(cases)} traces: {case.name}", highlight=False)
     told = {"fleet": found.name, "traces_from": str(folder), "seed": seed, "quick": quick, "replicas": replicas,
             "node_s": node_s, "traces": {c.name: _told(c, verdicts[c.name]) for c in cases}, "skipped": skipped,
             "summary": evaluation.summary(verdicts)}
@@ -70,7 +77,7 @@ def _case(path: Path, found: Fleet, known: Any, name: str, source: str, rows: Ro
 
     own = found.callable_names().get(name, model or next(iter(found.models)))
     profile = simulated.profile_of(found, path, own, known)
-    service = simulated.service(found, own, profile, SloRule(), node_s)
+    service = simulated.service(found, own, {own: profile}, SloRule(), node_s)
     if rows is None:
         asked = evaluation.spikes(_SPIKES_S, _SPIKES_RATE, seed)
     else:
@@ -127,11 +134,3 @@ def show(told: dict[str, Any]) -> None:
 def share(value: float | None) -> str:
     """A share for people."""
     return "–" if value is None else f"{value:.1%}"
-
-
-def _progress(json: bool) -> Callable[[str], None]:
-    def say(text: str) -> None:
-        if not json and stderr.is_terminal:
-            stderr.print(f"… {text}", highlight=False, end="\r")
-
-    return say

@@ -56,9 +56,12 @@ def plan_(
     told: dict[str, Any] = {"fleet": found.name, "trace": str(trace), "times": times, "seed": seed, "models": {}}
     plans: dict[str, Plan] = {}
     for name, traffic in asked.items():
+        if name not in found.models:
+            raise ConfigError(f"{name!r} is a route, and a plan is of single models; say --model: "
+                              f"{', '.join(found.answering(name))}")
         profile = simulated.profile_of(found, fleet, name, known)
         rule = rule_of(found, name)
-        service = simulated.service(found, name, profile, rule, node_s)
+        service = simulated.service(found, name, {name: profile}, rule, node_s)
         plans[name] = planning.plan(service, traffic, rule, seed, None if json else say)
         told["models"][name] = _told(plans[name], planning.sensitivity(plans[name], rule, seed=seed),
                                      profile.model_dump())

@@ -16,7 +16,7 @@ from serving.fleet.loading import LoadingPolicy
 
 ProfilesFile = Annotated[Path | None, typer.Option(help="Engine profiles by model (YAML). What it lacks is by the "
                                                         "roofline of the catalogue entry.", show_default=False)]
-Model = Annotated[str | None, typer.Option(help="The model of rows that name none.", show_default=False)]
+Model = Annotated[str | None, typer.Option(help="The model or route of rows that name none.", show_default=False)]
 NodeS = Annotated[float, typer.Option(help="Seconds until a new node is there.", min=0)]
 Seed = Annotated[int, typer.Option(help="Of failures and of what is drawn.", min=0)]
 
@@ -33,12 +33,15 @@ def simulate(
     node_s: NodeS = 0.0,
     seed: Seed = 0,
     mtbf_h: Annotated[float | None, typer.Option(help="Mean hours until a replica fails.", min=0.01)] = None,
+    reclaim_h: Annotated[float | None, typer.Option(help="Mean hours until a spot node is reclaimed.",
+                                                    min=0.01)] = None,
     evaluate_: Annotated[bool, typer.Option("--evaluate", help="Compare the policies instead: each tuned on the first "
                                             "half of every trace, told on the second.")] = False,
     traces: Annotated[Path, typer.Option(help="With --evaluate: folder of traces. The excerpts that are here by "
                                               "default are too short; name one with whole files.")] = evaluate.EXCERPTS,
     replicas: Annotated[float, typer.Option(help="With --evaluate: traces are repeated until they need about so "
                                                  "many.", min=0.1)] = 8.0,
+    jobs: Annotated[int, typer.Option(help="With --evaluate: traces at a time, each in a process.", min=1)] = 2,
     quick: Annotated[bool, typer.Option("--quick", help="With --evaluate: fewer settings.")] = False,
     json: Json = False,
 ) -> None:
@@ -51,7 +54,7 @@ def simulate(
 
     found = load(fleet)
     if evaluate_:
-        evaluate.evaluate(fleet, found, traces, profiles, model, replicas, node_s, seed, quick, json)
+        evaluate.evaluate(fleet, found, traces, profiles, model, replicas, node_s, seed, quick, jobs, json)
         return
     if trace is None:
         raise ConfigError("--trace is missing: name a scenario, a trace file, or a folder of ServeGen's chunks (or say "
@@ -59,14 +62,15 @@ def simulate(
     rule = simulated.rule_of(policy, target)
     known = simulated.read_profiles(profiles)
     asked = simulated.traffic_of(trace, found, model, seed)
-    used = {name: simulated.profile_of(found, fleet, name, known) for name in asked}
-    services = {name: (simulated.service(found, name, used[name], rule, node_s), asked[name]) for name in asked}
+    used = {member: simulated.profile_of(found, fleet, member, known) for name in asked
+            for member in found.answering(name)}
+    services = {name: (simulated.service(found, name, used, rule, node_s), asked[name]) for name in asked}
     simulated.compile_once()
     loading = LoadingPolicy(found.costs.max_loading, found.costs.window_h * 3_600)
-    outcomes = run(services, Chances(seed, mtbf_h), loading=loading)
+    outcomes = run(services, Chances(seed, mtbf_h, reclaim_h), loading=loading)
     told = {"policy": policy, "trace": str(trace), "seed": seed,
             "profiles": {name: profile.model_dump() for name, profile in used.items()},
-            "models": {name: figures(outcome) for name, outcome in outcomes.items()}}
+            "models": {name: figures(outcome, found.answering(name)) for name, outcome in outcomes.items()}}
     if json:
         as_json(told)
         return
@@ -80,8 +84,8 @@ def simulate(
                       "no measurement", highlight=False, soft_wrap=True)
 
 
-def figures(outcome: Any) -> dict[str, Any]:
-    """One model's outcome as JSON."""
+def figures(outcome: Any, members: tuple[str, ...]) -> dict[str, Any]:
+    """One model's outcome as JSON, or a route's whose `members` are its variants."""
     m, spent = outcome.measures, outcome.spent
 
     def quantiles(of: Any) -> dict[str, float | None]:
@@ -97,7 +101,9 @@ def figures(outcome: Any) -> dict[str, Any]:
         m.cached_tokens / m.prompt_tokens if m.prompt_tokens else 0.0, "preempted": m.preempted,
         "gpu_hours": spent.gpu_s / 3_600, "usd": sum(spent.hours_nanousd.values()) / 1e9,
         "replicas_mean": spent.replica_s / outcome.length_s, "replicas_most": spent.most, "starts": spent.starts,
-        "failures": spent.failures, "reasons": spent.reasons,
+        "failures": spent.failures, "reclaims": spent.reclaims,
+        "gpu_hours_by_variant": {m: spent.variants_gpu_s.get(n, 0.0) / 3_600 for n, m in enumerate(members)},
+        "reasons": spent.reasons,
         "ledger_nanousd": {k: getattr(outcome.money, k) for k in (
             "direct", "waste", "idle", "cold_start", "unallocated", "total", "residual")},
         "hours": [{"hour": h, "gpu_hours": spent.hours_gpu_s.get(h, 0.0) / 3_600,

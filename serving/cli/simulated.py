@@ -11,11 +11,13 @@ import subprocess
 import sys
 import zlib
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serving.cli.output import stderr
 from serving.errors import ConfigError
+from serving.fleet.accelerators import AcceleratorProfile, price_range
 from serving.fleet.autoscaling import Policy, Variant
 from serving.fleet.autoscaling.capacity import shortest_ms
 from serving.fleet.autoscaling.deciding import Rule
@@ -78,23 +80,44 @@ def read_profiles(path: Path | None) -> Profiles | None:
     return read(path, Profiles)
 
 
-def service(found: Fleet, name: str, profile: EngineProfile, rule: Rule, node_s: float) -> Service:
-    """A fleet's model as the simulator wants it. Raises: ConfigError for promises that no policy can keep."""
+def service(found: Fleet, name: str, profiles: Mapping[str, EngineProfile], rule: Rule, node_s: float) -> Service:
+    """A fleet's model, or the models of a route as variants of one, as the simulator wants it.
+
+    Raises: ConfigError for promises that no policy can keep.
+    """
     from serving.simulator.world import Service
 
+    members = found.answering(name)
+    specs = [found.models[member] for member in members]
+    variants = tuple(_variant(found, member, profiles[member], node_s) for member in members)
+    seats = tuple(spec.overload.max_in_flight or max(4, math.ceil(profiles[member].max_num_seqs * 1.25))
+                  for member, spec in zip(members, specs, strict=True))
+    slo = min((spec.slo for spec in specs), key=lambda promised: (promised.ttft_ms, promised.tpot_ms))
+    return Service(name, Policy(rule, variants, slo),
+                   tuple(profiles[member] for member in members), seats, tuple(spec.devices for spec in specs),
+                   tuple(_is_spot(found.accelerators[spec.accelerator]) for spec in specs),
+                   all(spec.routing == "prefix" for spec in specs), min(spec.overload.max_wait_s for spec in specs))
+
+
+def _variant(found: Fleet, name: str, profile: EngineProfile, node_s: float) -> Variant:
+    """What a replica of a model is to a policy. A price that depends on the node counts at its highest."""
     spec = found.models[name]
+    accelerator = found.accelerators[spec.accelerator]
+    price = (price_range(accelerator, found.accelerator_book)[1] * spec.devices if accelerator.needs_labels
+             else found.price_nanousd_per_hour(name))
     variant = Variant(found.variant(name), profile.steps, profile.kv_tokens, profile.max_num_seqs,
-                      profile.max_batched_tokens, found.price_nanousd_per_hour(name), spec.replicas.min,
-                      spec.replicas.max, profile.start_s, node_s)
+                      profile.max_batched_tokens, price, spec.replicas.min, spec.replicas.max, profile.start_s, node_s)
     first, token = shortest_ms(variant)
     if first > spec.slo.ttft_ms or token > spec.slo.tpot_ms:
         raise ConfigError(
             f"models.{name}.slo: impossible: a lonely request of one token takes {first:.3g} ms to its first token "
             f"(promised {spec.slo.ttft_ms:g}) and {token:.3g} ms per further one (promised {spec.slo.tpot_ms:g}), "
             "however many replicas there are")
-    seats = spec.overload.max_in_flight or max(4, math.ceil(profile.max_num_seqs * 1.25))
-    return Service(name, Policy(rule, (variant,), spec.slo), (profile,), (seats,), (spec.devices,), (False,),
-                   spec.routing == "prefix", spec.overload.max_wait_s)
+    return variant
+
+
+def _is_spot(accelerator: AcceleratorProfile) -> bool:
+    return accelerator.price is not None and accelerator.price.capacity == "spot"
 
 
 def compile_once() -> None:
@@ -116,15 +139,15 @@ def rows_of(trace: Path, seed: int, length_s: float | None = None) -> list[dict[
 
 
 def traffic_of(trace: Path, found: Fleet, model: str | None, seed: int) -> dict[str, Traffic]:
-    """A trace's traffic by model. `model`: of rows that name none. Raises: ConfigError."""
+    """A trace's traffic by model or route. `model`: of rows that name none. Raises: ConfigError."""
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     names = found.callable_names()
     for row in rows_of(trace, seed):
         asked = row["model"] or model or (next(iter(found.models)) if len(found.models) == 1 else "")
         name = names.get(asked, asked).partition(":")[0]
-        if name not in found.models:
+        if name not in found.models and name not in found.routes:
             raise ConfigError(f"{trace}: a request for {asked or 'no model'!r}, which is no model of {found.name}; say "
-                              f"--model: {', '.join(found.models)}")
+                              f"--model: {', '.join((*found.models, *found.routes))}")
         rows[name].append(row)
     length = max((row["at_s"] for those in rows.values() for row in those), default=0.0) + 1.0
     return {name: as_traffic(those, length) for name, those in rows.items()}

@@ -132,20 +132,18 @@ def lived(case: Case, traffic: Traffic, rule: Rule, seed: int) -> Result:
 
 def rules(seats: int, quick: bool = False) -> dict[str, tuple[Rule, ...]]:
     """The settings that are tried, by policy. `seats`: of one replica; targets of requests follow it."""
-    shares = (0.125, 0.25, 0.5, 1.0) if quick else (0.0625, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
-    targets = [max(1.0, round(seats * share)) for share in shares]
+    targets = [max(1.0, round(seats * share)) for share in (0.0625, 0.125, 0.25, 0.5)]
+    delays = ((30.0, 600.0),) if quick else ((30.0, 600.0), (30.0, 300.0), (30.0, 60.0), (5.0, 300.0))
     waits = (300.0,) if quick else (60.0, 300.0)
-    fills = (1.0,) if quick else (0.8, 1.0, 1.25)
-    memories = ((0.0, 1.0), (900.0, 1.0), (900.0, 0.3)) if quick else (
-        (0.0, 1.0), (300.0, 1.0), (900.0, 1.0), (900.0, 0.3), (900.0, 0.0))
+    fills = (0.65, 1.0) if quick else (0.5, 0.65, 0.8, 1.0)
+    memories = ((0.0, 1.0), (900.0, 0.3)) if quick else ((0.0, 1.0), (300.0, 1.0), (900.0, 0.3))
     return {
         OURS: tuple(SloRule(margin=1.0, fill=fill, growth=0.0 if memory else 0.5, remember_s=memory, follow=follow,
                             correct=correct)
-                    for fill, (memory, follow), correct in product(fills, memories, (0.0, 0.3))),
-        "ray-default": tuple(RayDefault(target, up, down) for target, up, down in product(
-            targets, (30.0,) if quick else (5.0, 30.0), (600.0,) if quick else (60.0, 300.0, 600.0))),
+                    for fill, (memory, follow), correct in product(fills, memories, (0.0, 0.5))),
+        "ray-default": tuple(RayDefault(target, up, down) for target, (up, down) in product(targets, delays)),
         "queue": (*(Queue(waiting, wait) for waiting, wait in product((1.0, 5.0, 20.0), waits)),
-                  *(Queue(target, wait, True) for target, wait in product(targets[1:], waits))),
+                  *(Queue(target, wait, True) for target, wait in product(targets, waits))),
         "hpa": (*(Hpa(share, "busy", wait) for share, wait in product((0.5, 0.7, 0.8, 0.9), waits)),
                 *(Hpa(share, "cache", wait) for share, wait in product((0.3, 0.5, 0.7), waits))),
     }

@@ -78,6 +78,7 @@ class Spent:
     most: int = 0
     hours_gpu_s: dict[int, float] = field(default_factory=dict)
     hours_nanousd: dict[int, float] = field(default_factory=dict)
+    variants_gpu_s: dict[int, float] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
 
 
@@ -317,6 +318,7 @@ class World:
         devices, price = self.service.devices[variant], self.service.policy.variants[variant].price
         self.spent.gpu_s += (until - since) * devices
         self.spent.replica_s += until - since
+        self.spent.variants_gpu_s[variant] = self.spent.variants_gpu_s.get(variant, 0.0) + (until - since) * devices
         for hour, seconds in by_hour(since, until):
             self.spent.hours_gpu_s[hour] = self.spent.hours_gpu_s.get(hour, 0.0) + seconds * devices
             self.spent.hours_nanousd[hour] = self.spent.hours_nanousd.get(hour, 0.0) + seconds * price / 3_600

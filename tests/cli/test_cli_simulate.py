@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FLEET = Path("deployments/fleets/one-gpu.yaml")
 PROFILE = ("profiles:\n  qwen: {fixed_s: %s, token_s: 5.0e-5, attention_s: 0, cache_s: 0, kv_tokens: 100000, "
            "max_num_seqs: 16, max_batched_tokens: 2048, start_s: 5}\n")
@@ -53,3 +55,13 @@ def test_an_unknown_policy_and_a_missing_trace_are_told(tmp_path: Path) -> None:
     assert "ray-default" in simulate(tmp_path, "--policy", "rays").stderr
     said = simulate(tmp_path, "--trace", str(tmp_path / "none.csv"))
     assert said.returncode == 2 and "none.csv" in said.stderr
+
+
+def test_the_models_of_a_route_are_variants_and_spot_nodes_are_reclaimed(tmp_path: Path) -> None:
+    said = simulate(tmp_path, "--model", "chat", "--reclaim-h", "0.01", "--json", fixed_s=None,
+                    fleet=Path("deployments/fleets/spot-mix.yaml"))
+    assert said.returncode == 0, said.stderr
+    told = json.loads(said.stdout)["models"]["chat"]
+    assert set(told["gpu_hours_by_variant"]) == {"qwen", "qwen-spot"} and told["reclaims"] > 0
+    assert sum(told["gpu_hours_by_variant"].values()) == pytest.approx(told["gpu_hours"])
+    assert told["requests"] == 60 and told["ledger_nanousd"]["residual"] == 0
