@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,9 +46,11 @@ def eventually(read: Callable[[], T], what: str, within_s: float = 10.0, every_s
         time.sleep(every_s)
 
 
-def fleet_file(folder: Path, models: tuple[str, ...], tenants: tuple[str, ...], **sections: Any) -> Path:
+def fleet_file(folder: Path, models: tuple[str, ...], tenants: Iterable[str] | Mapping[str, Any],
+               **sections: Any) -> Path:
     """The laptop's fleet file with only these models and tenants, bodies up to 1 MiB, and SLOs that a busy machine
-    keeps: what is tested is that the fleet is right, not that the machine is fast. `sections`: more of the file.
+    keeps: what is tested is that the fleet is right, not that the machine is fast. `tenants`: names, or with what the
+    file says of them. `sections`: more of the file.
     """
     fleet = yaml.safe_load(LAPTOP.read_text())
     slow = {"ttft_ms": 30_000, "tpot_ms": 2_000}
@@ -56,7 +58,7 @@ def fleet_file(folder: Path, models: tuple[str, ...], tenants: tuple[str, ...], 
         "name": "live",
         "prices": str(LAPTOP.parent / fleet["prices"]),
         "models": {name: fleet["models"][name] | {"slo": dict(slow)} for name in models},
-        "tenants": {name: {} for name in tenants},
+        "tenants": dict(tenants) if isinstance(tenants, Mapping) else {name: {} for name in tenants},
         "gateway": {"max_body_mib": 1},
         **sections,
     }
