@@ -59,7 +59,7 @@ def look(source: str) -> Bucket:
 
     Raises: WeightsMissing, WeightsGated, WeightsUnreachable, WeightsDamaged for a config.json that is none.
     """
-    from pyarrow import fs
+    from pyarrow import ArrowException, fs
 
     scheme, _, path = source.rstrip("/").partition("://")
     try:
@@ -74,7 +74,7 @@ def look(source: str) -> Bucket:
             config = folders.read_config(file.read(), source)
     except FileNotFoundError as error:
         raise WeightsMissing(f"{source}: there is no such folder or bucket") from error
-    except OSError as error:
+    except (OSError, ArrowException) as error:
         raise _told(source, error) from error
     return Bucket(sum(names.values()), config)
 
@@ -88,12 +88,13 @@ def _client(scheme: str) -> Any:
                            connect_timeout=5)
 
 
-def _told(source: str, error: OSError) -> WeightsGated | WeightsMissing | WeightsUnreachable:
+def _told(source: str, error: Exception) -> WeightsGated | WeightsMissing | WeightsUnreachable:
     said = str(error)
-    if any(word in said for word in ("ACCESS_DENIED", "AccessDenied", "403", "Forbidden", "PermissionDenied")):
+    if any(word in said for word in ("ACCESS_DENIED", "AccessDenied", "403", "Forbidden", "PermissionDenied",
+                                   "PERMISSION_DENIED", "OAuth2", "invalid_grant")):
         return WeightsGated(f"{source} may not be read with the credentials of this process ({_credentials(source)}): "
                             f"{_line(said)}")
-    if any(word in said for word in ("NO_SUCH_BUCKET", "NoSuchBucket", "404", "does not exist")):
+    if any(word in said for word in ("NO_SUCH_BUCKET", "NoSuchBucket", "404", "does not exist", "No such file")):
         return WeightsMissing(f"{source}: there is no such folder or bucket")
     return WeightsUnreachable(f"{source} could not be looked at: {_line(said)}")
 

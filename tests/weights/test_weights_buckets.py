@@ -1,4 +1,5 @@
-"""Weights in a bucket: Arrow's client and Ray's loader against an S3 on loopback; what is wrong is one sentence."""
+"""Weights in a bucket: Arrow's clients and Ray's loader against an S3 and a Google Cloud Storage on loopback; what is
+wrong is one sentence."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fake_gcs import FakeGcs, fake_gcs
 from fake_s3 import KEY_ID, FakeS3, fake_s3
 
 from serving import clusterweights
@@ -23,7 +25,7 @@ from serving.errors import (
 from serving.fleet import catalogue
 from serving.weights import Hub, Wanted, buckets, prepare
 
-SOURCE = "s3://models/org/tiny"
+SOURCE, AT_GOOGLE = "s3://models/org/tiny", "gs://models/org/tiny"
 
 
 @pytest.fixture
@@ -38,6 +40,17 @@ def s3(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
                             "AWS_CONFIG_FILE": str(tmp_path / "none"),
                             "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none")}.items():
             monkeypatch.setenv(name, value)
+        yield made
+
+
+@pytest.fixture
+def gcs(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGcs]:
+    """A store that has the small checkpoint, for whoever has the credentials."""
+    with fake_gcs({"models": {}}) as made:
+        made.put("models", "org/tiny", folder)
+        (tmp_path / "user.json").write_text(made.credentials())
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "user.json"))
+        monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", made.url)
         yield made
 
 
@@ -58,18 +71,20 @@ def test_a_folder_of_a_bucket_is_looked_at_and_left_to_rays_loader(s3: FakeS3) -
     assert not any(path.endswith(".safetensors") for path in s3.asked), "weights are not fetched to be looked at"
 
 
-def test_rays_loader_brings_every_file_from_where_it_is_sent(s3: FakeS3, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", [SOURCE, AT_GOOGLE])
+def test_rays_loader_brings_every_file_from_where_it_is_sent(source: str, s3: FakeS3, gcs: FakeGcs, folder: Path,
+                                                             tmp_path: Path) -> None:
     from ray.llm._internal.common.utils.cloud_utils import CloudFileSystem, is_remote_path
 
-    address = prepare(Wanted(SOURCE), Hub())
+    address = prepare(Wanted(source), Hub())
     assert is_remote_path(address), "or Ray takes it for a hub id"
     CloudFileSystem.download_model(str(tmp_path / "there"), address, tokenizer_only=False)
     brought = {path.name: path.read_bytes() for path in (tmp_path / "there" / "snapshots").rglob("*") if path.is_file()}
     assert brought == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_bucket_and_a_folder_that_are_not_there(s3: FakeS3) -> None:
-    for source in ("s3://modells/org/tiny", "s3://models/org/tinny"):
+def test_a_bucket_and_a_folder_that_are_not_there(s3: FakeS3, gcs: FakeGcs) -> None:
+    for source in ("s3://modells/org/tiny", "s3://models/org/tinny", "gs://modells/org", "gs://models/org/tinny"):
         assert "no such folder or bucket" in told(WeightsMissing, source)
 
 
@@ -89,6 +104,16 @@ def test_without_the_right_credentials(s3: FakeS3, monkeypatch: pytest.MonkeyPat
     said = told(WeightsGated)
     assert ("those of AWS_ACCESS_KEY_ID" in said) == has_key and ("none are set: AWS_ACCESS_KEY_ID" in said) != has_key
     assert "secret" not in said
+
+
+def test_google_without_credentials_or_with_those_of_someone_else(gcs: FakeGcs, tmp_path: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "user.json").write_text(gcs.credentials("of someone else"))
+    assert "those of GOOGLE_APPLICATION_CREDENTIALS" in told(WeightsGated, AT_GOOGLE)
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+    without = "Could not create a OAuth2 access token to authenticate the request"  # as its client says after 15 s
+    monkeypatch.setattr(buckets, "_client", lambda scheme: (_ for _ in ()).throw(OSError(without)))
+    assert "none are set: GOOGLE_APPLICATION_CREDENTIALS" in told(WeightsGated, AT_GOOGLE)
 
 
 def test_an_s3_that_does_not_answer(s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
