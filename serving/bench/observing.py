@@ -25,6 +25,7 @@ from serving.bench.arms import Place
 from serving.bench.children import Child, apply, free_port
 from serving.bench.gateway import Say, keep_logs, machine
 from serving.bench.metering import interval
+from serving.errors import StartFailed
 from serving.fleet.observing import LogSpec
 from serving.fleet.records import RequestRecord, Tokens
 from serving.telemetry.access import AccessLog
@@ -53,11 +54,19 @@ def scraped(place: Place) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def watched(place: Place) -> Iterator[None]:
+    """A hundred consoles are open on it, in a process of their own."""
+    with _python("serving.bench.consoles", str(place.folder), "100"):
+        yield
+
+
+@contextlib.contextmanager
 def _python(*command: str) -> Iterator[None]:
     child = subprocess.Popen([sys.executable, "-m", *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     try:
         assert child.stdout is not None
-        child.stdout.readline()  # it says when it is ready
+        if not child.stdout.readline().startswith(b"ready"):
+            raise StartFailed(f"{' '.join(command[:1])} did not start beside the gateway")
         yield
     finally:
         child.terminate()
@@ -72,6 +81,7 @@ ARMS = {arm.name: arm for arm in (
     Arm("logged", "a line in the access log for each request, up to 500 a second", lambda collector: {}),
     Arm("gen_ai", "OpenTelemetry's GenAI names too", lambda collector: _QUIET | {"metrics": {"gen_ai": True}}),
     Arm("scraped", "its metrics are scraped ten times a second", beside=scraped),
+    Arm("watched", "a hundred consoles are open, ten of which never read", beside=watched),
 )}
 
 

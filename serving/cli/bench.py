@@ -96,7 +96,7 @@ def observing_(
     requests: Annotated[int, typer.Option(help="Whole answers per round.", min=100)] = 8_000,
     json: Json = False,
 ) -> None:
-    """What tracing, logging and scraping take from a gateway.
+    """What tracing, logging, scraping and open consoles take from a gateway.
 
     Writes bench-observing.json into the folder of reports.
     """
