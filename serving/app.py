@@ -19,7 +19,9 @@ from typing import Any
 
 from serving import overheads
 from serving.clusterweights import Sources
+from serving.engines import scaling
 from serving.engines.names import GATEWAY_APP, GATEWAY_DEPLOYMENT, app_name
+from serving.engines.scaling import Place
 from serving.errors import LedgerError, StartFailed
 from serving.fleet.catalogue import Fleet, comparisons
 from serving.fleet.demand import estimators
@@ -122,13 +124,18 @@ class GatewayReplica:
                       FollowedAdapters(ledger), quotas=open_desk(fleet, around.quotas, ledger, roster),
                       usage=LedgerUsage(ledger), tracer=self._tracer, access=self._access)
         sock = listen(fleet.gateway.host, fleet.gateway.port)
-        self._server = GatewayServer(Gateway(fleet, ports, around.secret, roster), fleet.gateway, sock)
+        self._gateway = Gateway(fleet, ports, around.secret, roster)
+        self._server = GatewayServer(self._gateway, fleet.gateway, sock)
         await self._server.start()
 
     async def check_health(self) -> None:
         """Ray Serve's hook. Raises: RuntimeError when the server has ended."""
         if not self._server.healthy:
             raise RuntimeError("the gateway's server has ended")
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Ray Serve's hook: what `scaling.Listen` hears."""
+        return self._gateway.told()
 
     async def __del__(self) -> None:
         """Ray Serve's hook at a graceful stop: what is under way may end, and every record is written."""
@@ -153,8 +160,10 @@ def model_application(fleet: Fleet, name: str, compared: tuple[Comparison, ...],
     from serving.engines.deployment import application
 
     sink = functools.partial(open_sink, around, fleet.ledger.spool_bytes)
+    # on a cluster serveConfigV2 says how it scales
+    place = Place(str(around.multiprocess_dir), str(around.logs_dir / "scaling.log")) if around else Place()
     return application(fleet, name, sources.models[name], around.secret if around else "", sink, env, compared,
-                       sources.adapters[name], resources)
+                       sources.adapters[name], resources, place)
 
 
 def gateway_application(fleet: Fleet, around: Surroundings | None, env: dict[str, str],
@@ -165,7 +174,7 @@ def gateway_application(fleet: Fleet, around: Surroundings | None, env: dict[str
 
     options: dict[str, Any] = {"num_cpus": GATEWAY_CPUS, "runtime_env": {"env_vars": env}}
     gateway = serve.deployment(
-        GatewayReplica, name=GATEWAY_DEPLOYMENT, num_replicas=fleet.gateway.replicas, health_check_period_s=2,
+        GatewayReplica, name=GATEWAY_DEPLOYMENT, **scaling.of_gateways(fleet), health_check_period_s=2,
         graceful_shutdown_timeout_s=fleet.gateway.drain_s + 5,
         ray_actor_options=options | ({"resources": resources} if resources else {}),
     )

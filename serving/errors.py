@@ -176,8 +176,11 @@ class KeysUnavailable(ServiceError):
 class NoReplica(ServiceError):
     """The model has no replica that could take the request now."""
 
-    def __init__(self, model: str, retry_after_s: int) -> None:
-        super().__init__(f"the model {model!r} has no replica ready; retry in {retry_after_s} s")
+    def __init__(self, model: str, retry_after_s: int, starting: bool = False) -> None:
+        """`starting`: a first one is on its way and is expected by then."""
+        super().__init__(f"the model {model!r} had no replica and starts one, expected in about {retry_after_s} s; "
+                         "retry then" if starting else
+                         f"the model {model!r} has no replica ready; retry in {retry_after_s} s")
         self.model, self.retry_after_s = model, retry_after_s
 
 

@@ -10,9 +10,11 @@ from typing import Any
 
 from serving.engines import scaling
 from serving.engines.names import GATEWAY_APP, GATEWAY_DEPLOYMENT, app_name, deployment_name
+from serving.engines.scaling import Place
 from serving.fleet import digests
 from serving.fleet.catalogue import Fleet, comparisons
 from serving.fleet.prices import PriceBook
+from serving.fleet.resources import COUNTERS_DIR
 
 
 def serve_config(fleet: Fleet, book: PriceBook, mounted: str) -> dict[str, Any]:
@@ -27,14 +29,14 @@ def serve_config(fleet: Fleet, book: PriceBook, mounted: str) -> dict[str, Any]:
         "args": {"fleet": mounted, "model": name,
                  "digest": digests.of_model(fleet, name, comparisons(fleet, name, book))},
         "deployments": [{"name": deployment_name(name),
-                         "autoscaling_config": scaling.configuration(spec.replicas.min, spec.replicas.max)}],
-    } for name, spec in fleet.models.items()]
+                         "autoscaling_config": scaling.of_model(fleet, name, Place(COUNTERS_DIR))}],
+    } for name in fleet.models]
     gateways = {
         "name": GATEWAY_APP,
         "import_path": "serving.builders:gateway",
         "route_prefix": None,
         "args": {"fleet": mounted, "digest": digests.of_gateway(fleet)},
-        "deployments": [{"name": GATEWAY_DEPLOYMENT, "num_replicas": fleet.gateway.replicas}],
+        "deployments": [{"name": GATEWAY_DEPLOYMENT, **scaling.of_gateways(fleet)}],
     }
     # Ray insists on a proxy in the head's pod, which no one needs: gateways listen themselves
     return {"proxy_location": "Disabled", "http_options": {"host": "127.0.0.1"},

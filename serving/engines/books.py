@@ -21,6 +21,8 @@ from serving.engines.tenanttotals import TenantTotals
 from serving.engines.unmetered import Unmetered
 from serving.errors import SpoolFull
 from serving.fleet.attribution import Charge, ReplicaMeter
+from serving.fleet.autoscaling.signals import Sums
+from serving.fleet.autoscaling.told import ReplicaTold
 from serving.fleet.loading import NO_LOADING, LoadingPolicy
 from serving.fleet.money import PriceLine
 from serving.fleet.prices import Comparison
@@ -80,6 +82,7 @@ class Books:
         self._number = self._folded = 0
         self._full = False
         self._in_http = 0
+        self._served = Sums()
         self._used_at = time.monotonic()
         self._endpoint = ""
         self._closed = False
@@ -149,6 +152,20 @@ class Books:
         if self.busy:
             self._used_at = time.monotonic()
         return time.monotonic() - self._used_at
+
+    @property
+    def told(self) -> ReplicaTold:
+        """What whoever decides about replicas wants to know, as far as the books know it."""
+        running = sum(len(entry.running) for entry in self._open.values())
+        meter, served = self._meter, self._served
+        fit = None if self._facts.windowed else meter.fitter.fit()
+        steps = {} if fit is None else {"fixed": fit.fixed, "token": fit.token, "attention": fit.attention,
+                                        "cache_s": fit.cache}
+        return ReplicaTold(
+            running=running, waiting=max(0, self._in_http - running), busy_s=meter.account.total.busy_ns / 1e9,
+            finished=served.finished, prompt=served.prompt, computed=served.computed,
+            computed_squared=served.computed_squared, output=served.output,
+            start_s=meter.account.total.cold_ns / 1e9, price=meter.account.price_nanousd_per_hour, **steps)
 
     async def settled(self, request_id: str, timeout_s: float = 1.0) -> int | None:
         """All that the request is charged with, nano-USD: once the engine has dropped it; after the timeout, so far.
@@ -244,6 +261,8 @@ class Books:
     def _over(self, request_id: str, entry: Entry, outcome: EngineOutcome, tokens: Tokens) -> None:
         """All that the request has begun so far has ended."""
         entry.tokens += tokens
+        if outcome == "finished" and not entry.settled.is_set():
+            self._served += Sums.of(entry.tokens.prompt, entry.tokens.cached, entry.tokens.completion)
         if entry.booked is None:  # else what is waste would become direct again, and counters would go back
             entry.outcome = outcome
         entry.compared = {c.name: c.nanousd(entry.tokens) for c in self._facts.compared}

@@ -23,12 +23,15 @@ from ray.llm._internal.serve.engines.vllm.vllm_models import VLLMEngineConfig
 from ray.serve.llm import LLMConfig, build_llm_deployment
 
 from serving.carrier.server import CarrierServer
-from serving.engines import adapters, nodeprices, scaling, sockets, stored, tracing
+from serving.engines import adapters, nodeprices, scaling, sockets, stored, telling, tracing
 from serving.engines.books import Books, ReplicaFacts, Write
-from serving.engines.names import CARRIER, ENDPOINT
+from serving.engines.names import CARRIER, ENDPOINT, START_S
+from serving.engines.scaling import NOWHERE, Place
 from serving.engines.scheduler import ADDRESS_KEY, QUALIFIED_NAME
 from serving.engines.settling import Settling
 from serving.engines.steps import StepReceiver
+from serving.engines.telling import Teller
+from serving.engines.whileused import IDLE
 from serving.fleet.catalogue import Fleet, ModelSpec
 from serving.fleet.loading import NO_LOADING, LoadingPolicy
 from serving.fleet.money import PriceLine
@@ -66,7 +69,8 @@ class ReplicaSettings:
 
 def application(fleet: Fleet, name: str, source: str, secret: str, open_sink: Callable[[str], Write],
                 env: dict[str, str], compared: tuple[Comparison, ...] = (),
-                adapter_sources: dict[str, str] | None = None, resources: dict[str, float] | None = None) -> Any:
+                adapter_sources: dict[str, str] | None = None, resources: dict[str, float] | None = None,
+                place: Place = NOWHERE) -> Any:
     """The Serve application of one model.
 
     `source`: hub id or path that vLLM loads. `open_sink`: called once in each replica with its id, gives the function
@@ -74,6 +78,7 @@ def application(fleet: Fleet, name: str, source: str, secret: str, open_sink: Ca
     the APIs that the model's traffic is held against. `adapter_sources`: hub id or path of each of the model's
     adapters, by the adapter's own name. `resources`: Ray resources that each bundle of a replica asks for beside
     processors and GPUs, by which a cluster keeps it on the pods of its accelerator profile.
+    `place`: where decisions about the number of replicas are told.
     """
     spec = fleet.models[name]
     adapter_sources = adapter_sources or {}
@@ -82,7 +87,7 @@ def application(fleet: Fleet, name: str, source: str, secret: str, open_sink: Ca
                                more_adapters=spec.lora is not None, logs=fleet.logs,
                                node_prices=functools.partial(fleet.price_line, name)
                                if fleet.accelerators[spec.accelerator].needs_labels else None)
-    return build_llm_deployment(llm_config(fleet, spec, name, source, env, adapter_sources, resources),
+    return build_llm_deployment(llm_config(fleet, spec, name, source, env, adapter_sources, resources, place),
                                 deployment_cls=ModelServer, bind_kwargs={"settings": settings})
 
 
@@ -117,8 +122,9 @@ def environment(fleet: Fleet, spec: ModelSpec, source: str, adapter_sources: dic
 
 
 def llm_config(fleet: Fleet, spec: ModelSpec, name: str, source: str, env: dict[str, str],
-               adapter_sources: dict[str, str], resources: dict[str, float] | None = None) -> LLMConfig:
-    """ray.serve.llm's configuration of a model. `resources`: see `application`."""
+               adapter_sources: dict[str, str], resources: dict[str, float] | None = None,
+               place: Place = NOWHERE) -> LLMConfig:
+    """ray.serve.llm's configuration of a model. `resources`, `place`: see `application`."""
     profile = fleet.accelerators[spec.accelerator]
     hardware: dict[str, Any]
     marks = resources or {}
@@ -132,7 +138,7 @@ def llm_config(fleet: Fleet, spec: ModelSpec, name: str, source: str, env: dict[
     return LLMConfig(
         model_loading_config={"model_id": name, "model_source": source},
         deployment_config={
-            "autoscaling_config": scaling.configuration(spec.replicas.min, spec.replicas.max),
+            "autoscaling_config": scaling.of_model(fleet, name, place),
             "ray_actor_options": {"num_cpus": actor_cpus(profile)},
             "graceful_shutdown_timeout_s": fleet.gateway.request_timeout_s + _STOP_S,
             "health_check_period_s": 2,
@@ -241,18 +247,19 @@ class ModelServer(LLMServer):
         self._carrier_endpoint = sockets.address(carrier_socket)
         await _warm_up(self._endpoint, self._model, secret)
         self._books.ready(self._endpoint)
+        self._teller = Teller(self._books, *telling.engine_limits(server.state.engine_client))
         await self._books.write()
 
     def record_replica_metadata(self) -> dict[str, str]:
         """Ray Serve's hook: what gateways need to reach this replica."""
-        return {ENDPOINT: self._endpoint, CARRIER: self._carrier_endpoint}
+        return {ENDPOINT: self._endpoint, CARRIER: self._carrier_endpoint, START_S: f"{self._books.told.start_s:.1f}"}
 
     async def wake(self) -> None:
         """Do nothing: a call that waits for a replica is what makes Ray start one (`ReplicaDirectory.wake`)."""
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Ray Serve's hook: what `scaling.WhileUsed` wants to know."""
-        return {scaling.IDLE: self._books.idle_s}
+        """Ray Serve's hook: what `scaling.FollowLoad` hears, and `whileused.WhileUsed`."""
+        return self._teller.numbers(time.monotonic()) | {IDLE: self._books.idle_s}
 
     async def __del__(self) -> None:
         """Ray Serve's hook at a graceful stop. Requests came past Ray, so that waiting for them is our own matter."""

@@ -20,7 +20,7 @@ from ray.serve._private.common import DeploymentID, DeploymentTargetInfo
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve._private.long_poll import LongPollClient, LongPollNamespace
 
-from serving.engines.names import CARRIER, ENDPOINT, app_name, deployment_name
+from serving.engines.names import CARRIER, ENDPOINT, START_S, app_name, deployment_name
 from serving.fleet.balance import Replica
 from serving.fleet.catalogue import Fleet
 
@@ -118,7 +118,7 @@ class RayReplicaDirectory:
         """Ray's new list of a model's running replicas. Those that drain or stop are not in it."""
         found = tuple(sorted(
             (Replica(info.replica_id.unique_id, str(info.replica_metadata[ENDPOINT]),
-                     str(info.replica_metadata.get(CARRIER, "")))
+                     str(info.replica_metadata.get(CARRIER, "")), float(info.replica_metadata.get(START_S, 0)))
              for info in told.running_replicas if ENDPOINT in info.replica_metadata),
             key=lambda replica: replica.replica_id,
         ))

@@ -4,6 +4,7 @@ SERVER = "ModelServer"  # the replica's class
 GATEWAY_APP, GATEWAY_DEPLOYMENT = "gateway", "Gateway"  # the gateways' Serve application and its one deployment
 ENDPOINT = "endpoint"  # key of the address in a replica's metadata
 CARRIER = "carrier"  # key of its carrier's address
+START_S = "start_s"  # key of the seconds that it took to start
 
 
 def app_name(model: str) -> str:

@@ -22,11 +22,13 @@ _UNHURRIED = 4  # a replica with fewer in flight is not busy, however few the ot
 
 @dataclass(frozen=True)
 class Replica:
-    """One replica. `address`: host:port of its HTTP server. `carrier`: of its carrier server; empty: it has none."""
+    """One replica. `address`: host:port of its HTTP server. `carrier`: of its carrier server; empty: it has none.
+    `start_s`: seconds that it took to start; 0: it does not say."""
 
     replica_id: str
     address: str
     carrier: str = ""
+    start_s: float = 0.0
 
 
 def tag(name: str) -> str:

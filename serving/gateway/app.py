@@ -115,6 +115,10 @@ class Gateway:
         await self._ports.replicas.start()
         await self._ports.quotas.start()
 
+    def told(self) -> dict[str, float]:
+        """What whoever decides about replicas wants to know; nothing before `start`."""
+        return {} if self._forward is None else self._forward.told()
+
     @property
     def _routes(self) -> Routes:
         """The names there are now."""

@@ -49,6 +49,7 @@ class Exchange:
     adapter: str = ""  # as callers name it, with its model
     preset: str = ""  # name@version
     served: str = ""  # the model, with the adapter if there is one
+    cold_s: float = 0.0  # waited for a model's first replica
     limited: bool = False  # it holds a reservation
     sent: bool = False  # a replica may have seen it
     told: tuple[tuple[bytes, bytes], ...] = ()  # headers about its limits
@@ -76,6 +77,8 @@ class Exchange:
                  (b"x-request-id", (self.caller_id or self.request_id).encode("latin-1"))]
         if self.served:
             found.append((b"x-flotilla-model", self.served.encode()))
+        if self.cold_s:
+            found.append((b"x-flotilla-cold-start-s", b"%.1f" % self.cold_s))
         if self.preset:
             found.append((b"x-flotilla-preset", self.preset.encode()))
         return [*found, *self.told] if self.told else found

@@ -5,6 +5,7 @@ May not happen in here: reading what the caller says or the replica answers.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 
 from serving.carrier.frames import Ask
 from serving.errors import FlotillaError, NoReplica, ReplicaFailed, UnknownResponse
+from serving.fleet.autoscaling.told import GatewayTold
 from serving.fleet.balance import tag
 from serving.fleet.routing import Target
 from serving.gateway.exchange import Exchange
@@ -55,6 +57,13 @@ class Forward:
         self._lanes, self._directory, self._meter = lanes, directory, meter
         self._upstream = Upstream()
 
+    def told(self) -> dict[str, float]:
+        """What has come for each model and what waits, for whoever decides about replicas. Called from any thread."""
+        found: dict[str, float] = {}
+        for name, lane in self._lanes.items():
+            found |= GatewayTold(lane.arrived, lane.queued).numbers(name)
+        return found
+
     def close(self) -> None:
         """Close idle connections."""
         self._upstream.close()
@@ -75,7 +84,7 @@ class Forward:
                 if failed is None:
                     raise
                 break
-            exchange.model = place.model
+            exchange.model, exchange.cold_s = place.model, exchange.cold_s + place.cold_s
             exchange.served = target.served_by(place.model)
             answered = False
             try:
@@ -136,7 +145,8 @@ class Forward:
         several = any(len(self._lanes[model].balancer.replicas) > 1 for model in chain)
         key = call.key() if several and call.key is not None else None
         if len(chain) == 1:
-            return await self._lanes[chain[0]].enter(tenant, key, call.tried, call.adapter, priority)
+            return await self._lanes[chain[0]].enter(tenant, key, call.tried, call.adapter, priority,
+                                                      exchange.deadline_s or math.inf)
         for model in chain:
             place = self._lanes[model].free(key, call.tried, None, tenant)
             if place is not None:
@@ -146,7 +156,8 @@ class Forward:
         there = [m for m in chain if any(r.replica_id not in call.tried for r in self._lanes[m].balancer.replicas)]
         if there and there[0] != chain[0]:
             await self._moved(chain[0], there[0])
-        return await self._lanes[there[0] if there else chain[0]].enter(tenant, key, call.tried, None, priority)
+        return await self._lanes[there[0] if there else chain[0]].enter(
+            tenant, key, call.tried, None, priority, exchange.deadline_s or math.inf)
 
     async def _moved(self, model: str, to: str) -> None:
         self._meter.moved(model, to)

@@ -7,8 +7,9 @@ Joins the pure parts of the fleet (balance, admission) with the directory and th
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from serving.errors import ModelFailed, NoReplica, Overloaded, TooManyWaiting
 from serving.fleet.admission import DrainRate, FairQueue, Weights
@@ -32,6 +33,7 @@ class Place:
     tenant: str = ""
     charged: float = 0.0  # work, by the queue in which it waited
     factor: float = 1.0
+    cold_s: float = 0.0  # waited for a first replica
 
 
 @dataclass(eq=False)
@@ -50,13 +52,15 @@ class Lane:
         limits = spec.overload
         seats = limits.max_in_flight or spec.engine.max_num_seqs + max(4, spec.engine.max_num_seqs // 4)
         self.model = model
-        self._at_zero = spec.replicas.min == 0
+        self._at_zero, self._cold_wait_s = spec.replicas.min == 0, spec.scaling.cold_wait_s
+        self._start_s = self._cold_since = 0.0
         self._limits, self._directory, self._meter = limits, directory, meter
         self._balancer = Balancer(spec.routing, max(1, -(-seats // share)))
         self._queue: FairQueue[_Waiter] = FairQueue(limits.max_queue, weights)
         self._drain = DrainRate()
         self._seen: object = None
         self._absent = 0  # requests that wait for a first replica
+        self._arrived = 0
         self._suspects: dict[str, float] = {}
         self._tick: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -68,11 +72,27 @@ class Lane:
         if found is not self._seen:
             self._seen = found
             self._balancer.update(found)
+            self._start_s = max((r.start_s for r in found), default=0.0) or self._start_s
         return self._balancer
+
+    @property
+    def arrived(self) -> int:
+        """Requests that have come here, ever."""
+        return self._arrived
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait, for a seat or for a first replica."""
+        return len(self._queue) + self._absent
 
     def free(self, key: int | None, exclude: Collection[str] = (), adapter: int | None = None,
              tenant: str = "") -> Place | None:
         """A seat at once, or None: no replica, all full, or others wait."""
+        place = self._free(key, exclude, adapter, tenant)
+        self._arrived += place is not None
+        return place
+
+    def _free(self, key: int | None, exclude: Collection[str], adapter: int | None, tenant: str) -> Place | None:
         if len(self._queue):
             return None
         replica = self._choose(key, exclude, adapter)
@@ -90,19 +110,26 @@ class Lane:
             exclude = {*exclude, *self._avoided()}
         return self.balancer.choose(key, exclude, adapter)
 
-    async def enter(self, tenant: str, key: int | None, exclude: Collection[str] = (),
-                    adapter: int | None = None, priority: Priority = "standard") -> Place:
-        """A seat, waited for in fair order. Raises: NoReplica, ModelFailed, Overloaded, TooManyWaiting."""
-        place = self.free(key, exclude, adapter, tenant)
+    async def enter(self, tenant: str, key: int | None, exclude: Collection[str] = (), adapter: int | None = None,
+                    priority: Priority = "standard", patience_s: float = math.inf) -> Place:
+        """A seat, waited for in fair order. `patience_s`: who has less than a first replica is expected to take is
+        told so at once, and the replica starts all the same.
+
+        Raises: NoReplica, ModelFailed, Overloaded, TooManyWaiting.
+        """
+        self._arrived += 1
+        place = self._free(key, exclude, adapter, tenant)
         if place is not None:
             return place
+        cold_s = 0.0
         if not self.balancer.replicas:
-            await self._awake()
-            if (place := self.free(key, exclude, adapter, tenant)) is not None:
-                return place
+            cold_s = await self._awake(patience_s)
+            if (place := self._free(key, exclude, adapter, tenant)) is not None:
+                return replace(place, cold_s=cold_s)
         elif all(r.replica_id in exclude or r.replica_id in self._avoided() for r in self.balancer.replicas):
             raise NoReplica(self.model, 5)
-        return await self._wait(tenant, key, adapter, priority)
+        place = await self._wait(tenant, key, adapter, priority)
+        return replace(place, cold_s=cold_s) if cold_s else place
 
     def leave(self, place: Place, answered: bool, work: float | None = None) -> None:
         """Give a seat back; who is next by fair order gets it. `answered`: the replica did its work, `work` of it."""
@@ -123,8 +150,8 @@ class Lane:
         self._suspects = {r: until for r, until in self._suspects.items() if until > now}
         return list(self._suspects)
 
-    async def _awake(self) -> None:
-        """Wait for a first replica."""
+    async def _awake(self, patience_s: float) -> float:
+        """Wait for a first replica; the seconds that it took."""
         state = self._directory.state(self.model)
         if state == "failed":
             raise ModelFailed(self.model)
@@ -132,13 +159,29 @@ class Lane:
             await self._directory.wake(self.model)
         if self._absent >= max(1, self._limits.max_queue):  # one may wait in any case, or it would never wake
             raise TooManyWaiting(self.model, self._retry_after())
-        limit = self._limits.max_wait_s if self._at_zero else min(_ABSENT_S, self._limits.max_wait_s)
+        limit = self._cold_wait_s if self._at_zero else min(_ABSENT_S, self._limits.max_wait_s)
+        began = self._loop.time()
+        if state == "scaled_to_zero" or not self._cold_since:
+            self._cold_since = began
+        if self._at_zero and self._expected_s() > patience_s:
+            raise self._not_yet()
         self._absent += 1
         try:
             if not await self._directory.wait(self.model, limit):
-                raise NoReplica(self.model, 5)
+                raise self._not_yet()
         finally:
             self._absent -= 1
+        return self._loop.time() - began
+
+    def _expected_s(self) -> float:
+        """Seconds until a first replica is expected; 0: no one knows."""
+        if not self._start_s:
+            return 0.0
+        return max(1.0, self._start_s - (self._loop.time() - self._cold_since))
+
+    def _not_yet(self) -> NoReplica:
+        expected = self._expected_s() if self._at_zero else 0.0
+        return NoReplica(self.model, math.ceil(expected), True) if expected else NoReplica(self.model, 5)
 
     async def _wait(self, tenant: str, key: int | None, adapter: int | None, priority: Priority) -> Place:
         waiter = _Waiter(key, adapter)

@@ -1,9 +1,9 @@
 """Every metric of Flotilla in one table. Names, labels, units and buckets stand here and nowhere else.
 
 `source` says who knows the truth: gateways count what they answered (prometheus_client's multiprocess files, added up
-over all gateway processes); costs, tokens and replica time come from the ledger, so that they equal the bill, include
-requests whose caller has gone, and survive restarts; what the exporter sees of its machine itself is there while the
-ledger is away, too.
+over all gateway processes), and Ray Serve's controller what it decided, the same way; costs, tokens and replica time
+come from the ledger, so that they equal the bill, include requests whose caller has gone, and survive restarts; what
+the exporter sees of its machine itself is there while the ledger is away, too.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.multiprocess import mark_process_dead
 
+from serving.fleet.autoscaling.signals import REASONS
 from serving.telemetry import exemplars
 
 TIME_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
@@ -31,7 +32,7 @@ class Metric:
     kind: Literal["counter", "gauge", "histogram"]
     labels: tuple[str, ...]
     help: str
-    source: Literal["gateway", "ledger", "exporter"]
+    source: Literal["gateway", "controller", "ledger", "exporter"]
     buckets: tuple[float, ...] = ()
 
     @property
@@ -67,6 +68,7 @@ LABELS = {
     "mark": Label("hard, soft.", "2"),
     "state": Label("cold_start, idle, busy.", "3"),
     "role": Label("gateway, replica.", "2"),
+    "reason": Label("Why there are to be so many replicas: " + ", ".join(REASONS) + ".", str(len(REASONS))),
     "process": Label("Kind of process that wrote to the spool.", "5"),
 }
 METRICS = (
@@ -135,6 +137,11 @@ METRICS = (
     Metric("flotilla_replica_seconds_total", "counter", ("model", "state"),
            "Replica time: cold_start, idle, busy.", "ledger"),
     Metric("flotilla_replicas", "gauge", ("model",), "Replicas that take requests now.", "ledger"),
+    Metric("flotilla_autoscale_target_replicas", "gauge", ("model",),
+           "Replicas that there are to be, by the last decision; flotilla_replicas are those that there are. Only of "
+           "models that scale.", "controller"),
+    Metric("flotilla_autoscale_decisions_total", "counter", ("model", "reason"),
+           "Decisions about how many replicas there are to be, every other second, by their reason.", "controller"),
     Metric("flotilla_ledger_folded_steps_total", "counter", ("model",),
            "Engine steps that were booked together because the books were busy.", "ledger"),
     Metric("flotilla_ledger_unmetered_requests_total", "counter", ("role",),
@@ -156,8 +163,9 @@ class GatewayMetrics:
     a machine write to files there and the exporter adds them up; without it they live in `registry` alone.
     """
 
-    def __init__(self, registry: CollectorRegistry | None = None, table: tuple[Metric, ...] = METRICS) -> None:
-        """`table`: of it, those of gateways. A process's first table decides where all of them are kept."""
+    def __init__(self, registry: CollectorRegistry | None = None, table: tuple[Metric, ...] = METRICS,
+                 source: Literal["gateway", "controller"] = "gateway") -> None:
+        """`table`: of it, those of `source`. A process's first table decides where all of them are kept."""
         registry = registry or CollectorRegistry()
         if table is METRICS and (folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR")):
             pid = os.getpid()  # asked for at every count, it took a tenth of a request
@@ -165,7 +173,7 @@ class GatewayMetrics:
             values.ValueClass = exemplars.value_class(Path(folder), pid)
         self._families = {}
         for metric in table:
-            if metric.source != "gateway":
+            if metric.source != source:
                 continue
             options: dict[str, object] = {"registry": registry}
             if metric.kind == "histogram":

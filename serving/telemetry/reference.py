@@ -8,6 +8,8 @@ from serving.telemetry.metrics import LABELS, METRICS, Metric
 _SOURCES = {
     "gateway": ("Gateways", "Counted where answers are given, and added up over all gateway processes by the exporter. "
                             "They begin at 0 when the fleet starts."),
+    "controller": ("Autoscaler", "Counted where Ray Serve's controller decides, and brought by the exporter. They "
+                                 "begin at 0 when the controller starts."),
     "ledger": ("Ledger", "Read from the ledger: they equal the bill, include requests whose caller has gone, and "
                          "survive restarts. While its database is away they are missing, not zero."),
     "exporter": ("Exporter", "What the exporter sees of its machine itself; there while the ledger is away, too."),

@@ -124,18 +124,15 @@ def test_a_handles_router_can_run_in_a_loop_of_its_own() -> None:
     assert "kwargs" in parameters(handle.DeploymentHandle._init)
 
 
-def test_a_model_from_zero_is_scaled_by_our_policy(deployment) -> None:
-    from ray.serve._private import autoscaling_state, replica
-    from ray.serve.config import AutoscalingConfig, AutoscalingContext
+def test_models_are_scaled_by_our_policy(deployment) -> None:
+    from ray.serve._private import autoscaling_state, common, replica
+    from ray.serve.config import AutoscalingContext
 
-    from serving.engines import scaling
-
-    config = AutoscalingConfig(**scaling.from_zero(3, 60.0))
-    assert (config.min_replicas, config.max_replicas) == (0, 3)
-    assert config.policy.get_policy()(**config.policy.policy_kwargs)._limit_s == 60.0
-    assert "policy_kwargs" in inspect.getsource(autoscaling_state), "the policy would not be told its limit"
-    needed = {"current_num_replicas", "target_num_replicas", "running_replicas", "total_num_requests", "raw_metrics"}
+    assert "policy_kwargs" in inspect.getsource(autoscaling_state), "the policy would not be told its model"
+    needed = {"current_num_replicas", "target_num_replicas", "running_replicas", "total_num_requests", "raw_metrics",
+              "current_time"}
     assert needed <= set(parameters(AutoscalingContext.__init__))
+    assert {"timestamp", "value"} <= {f.name for f in dataclasses.fields(common.TimeStampedValue)}
     assert '"record_autoscaling_stats"' in inspect.getsource(replica)
     assert inspect.signature(deployment.ModelServer.record_autoscaling_stats).return_annotation == "dict[str, float]"
 
@@ -160,6 +157,7 @@ def test_adapters_and_zero_replicas_reach_ray_and_vllm(deployment, tmp_path: Pat
     (tmp_path / "adapter_config.json").write_text('{"r": 12}')
     found = fleet()
     spec = found.models["qwen"].model_copy(update={"replicas": ReplicaRange(min=0, max=2)})
+    found = found.model_copy(update={"models": found.models | {"qwen": spec}})
     here = {"pirate": str(tmp_path)}
     config = deployment.llm_config(found, spec, "qwen", str(tmp_path), {}, here)
     kwargs = config.get_engine_config().get_initialization_kwargs()

@@ -33,7 +33,7 @@ def test_everything_that_it_can_say(tmp_path: Path) -> None:
     fleet = load(write(tmp_path, with_scaling(FULL, "scaling: {max_usd_per_hour: 1.5}\n")))
     spec = fleet.models["llama"].scaling
     assert (spec.spares, spec.zero_after_s, spec.cold_wait_s, spec.priority) == (1, 60.0, 120.0, 5)
-    assert spec.schedule[0].least == 2 and spec.policy == fleet.models["qwen"].scaling.policy == "ours"
+    assert spec.schedule[0].least == 2 and spec.policy == fleet.models["qwen"].scaling.policy == "fixed"
     assert float(fleet.scaling.max_usd_per_hour or 0) == 1.5
 
 
@@ -41,7 +41,6 @@ def test_everything_that_it_can_say(tmp_path: Path) -> None:
     ("more", "fleet", "part", "words"),
     [
         ("    replicas: {min: 3, max: 2}\n", "", "replicas: {min: 3", ["max (2)", "min (3)"]),
-        ("    replicas: {min: 0, max: 2}\n    scaling: {policy: fixed}\n", "", "policy: fixed", ["is 0", "1 or more"]),
         ("    replicas: {min: 1, max: 2}\n    scaling: {spares: 2}\n", "", "spares: 2", ["2 warm", "at least 3"]),
         ("    replicas: {min: 1, max: 2}\n    scaling: {schedule: [{least: 4}]}\n", "", "least: 4", ["4 is above"]),
         ("    replicas: {min: 2, max: 2}\n    scaling: {max_usd_per_hour: 0.05}\n", "", "0.05",

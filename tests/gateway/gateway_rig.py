@@ -77,9 +77,10 @@ class Keys:
         return Principal("demo", "key_1")
 
 
-def _replica(address: str) -> Replica:
+def _replica(address: str, start_s: float) -> Replica:
     carried = address.removeprefix("carrier:")
-    return Replica(f"r-{address}", address) if carried == address else Replica(f"r-{address}", "127.0.0.1:1", carried)
+    here, there = (address, "") if carried == address else ("127.0.0.1:1", carried)
+    return Replica(f"r-{address}", here, there, start_s)
 
 
 @dataclass
@@ -91,13 +92,14 @@ class Directory:
     states: dict[str, str] = field(default_factory=dict)  # of models without a replica
     woken: list[str] = field(default_factory=list)
     patience_s: float = 0.05
+    start_s: float = 0.0
     _made: dict[str, tuple[Replica, ...]] = field(default_factory=dict)
 
     async def start(self) -> None:
         pass
 
     def replicas(self, model: str) -> tuple[Replica, ...]:
-        now = tuple(_replica(a) for a in self.only.get(model, self.addresses))
+        now = tuple(_replica(a, self.start_s) for a in self.only.get(model, self.addresses))
         if self._made.get(model) != now:
             self._made[model] = now
         return self._made[model]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -45,6 +46,12 @@ class Calls:
         for _ in self.all:
             await self.rig.record()
         return [status for status, _, _ in done]
+
+
+async def asked(rig: Rig, headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], str]:
+    """An answer's status, headers and text."""
+    async with rig.post(CHAT, headers=headers or {}) as answer:
+        return answer.status, {k.lower(): v for k, v in answer.headers.items()}, await answer.text()
 
 
 def gated(gate: asyncio.Semaphore):
@@ -187,6 +194,28 @@ async def test_a_model_at_zero_is_woken_and_waited_for(make_rig: Make) -> None:
     await rig.replica()
     assert {status for status, _, _ in await asyncio.wait_for(asyncio.gather(*calls), 3)} == {200}
     for _ in range(3):
+        await rig.record()
+
+
+async def test_who_waited_for_a_start_learns_how_long_and_who_comes_later_what_to_expect(make_rig: Make) -> None:
+    rig = await make_rig(full(2, replicas={"min": 0, "max": 1}, scaling={"cold_wait_s": 0.2}))
+    rig.directory.states["qwen"], rig.directory.patience_s, rig.directory.start_s = "scaled_to_zero", 5, 40.0
+    waiting = asyncio.ensure_future(asked(rig))
+    while not rig.directory.woken:
+        await asyncio.sleep(0.001)
+    await rig.replica()
+    status, headers, _ = await asyncio.wait_for(waiting, 3)
+    assert status == 200 and 0 <= float(headers["x-flotilla-cold-start-s"]) < 3
+    assert "x-flotilla-cold-start-s" not in (await asked(rig))[1]
+    rig.directory.addresses.clear()
+    status, headers, text = await asyncio.wait_for(asked(rig), 3)
+    assert (status, headers["retry-after"]) == (503, "40") and "in about 40 s" in text
+    rig.directory.woken.clear()
+    began = time.monotonic()
+    status, _, text = await asked(rig, {"x-flotilla-timeout-s": "20"})
+    assert status == 503 and "in about 40 s" in text and rig.directory.woken == ["qwen"]
+    assert time.monotonic() - began < 0.15, "it waited for what could not come in time"
+    for _ in range(4):
         await rig.record()
 
 

@@ -19,6 +19,7 @@ from serving.telemetry.metrics import BY_NAME, LABELS, METRICS, GatewayMetrics, 
 
 UNITS = ("_seconds", "_usd", "_total", "_bytes", "_ratio")
 UNITLESS = {"flotilla_requests_in_flight", "flotilla_requests_queued", "flotilla_replicas",  # counts of things
+            "flotilla_autoscale_target_replicas",
             "flotilla_step_model_fitted", "flotilla_ledger_up"}  # yes or no
 EXACT = {"flotilla_attribution_residual_nanousd"}  # 0 or wrong: not even a rounded float may hide one of these
 FLEETWIDE = {"flotilla_attribution_residual_nanousd", "flotilla_ledger_up", "flotilla_ledger_spool_bytes",

@@ -21,6 +21,16 @@ class Sums:
     computed_squared: float = 0.0
     output: float = 0.0
 
+    @classmethod
+    def of(cls, prompt: int, cached: int, output: int) -> Sums:
+        """Of one request."""
+        computed = prompt - cached
+        return cls(1, prompt, computed, computed**2, output)
+
+    def __add__(self, more: Sums) -> Sums:
+        return Sums(self.finished + more.finished, self.prompt + more.prompt, self.computed + more.computed,
+                    self.computed_squared + more.computed_squared, self.output + more.output)
+
     def __sub__(self, before: Sums) -> Sums:
         return Sums(self.finished - before.finished, self.prompt - before.prompt, self.computed - before.computed,
                     self.computed_squared - before.computed_squared, self.output - before.output)

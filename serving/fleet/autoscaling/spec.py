@@ -45,8 +45,9 @@ def _minutes(text: str) -> int:
 class ScalingSpec(Strict):
     """How a model's replicas follow its load, between replicas.min and replicas.max."""
 
-    policy: Literal["ours", "fixed"] = Field("ours", description="ours: as many as the slo needs for the load that is "
-                                                                 "expected. fixed: replicas.min, whatever comes.")
+    policy: Literal["fixed", "ours"] = Field("fixed", description="fixed: replicas.min, or where that is 0 one while "
+                                             "someone asks for the model. ours: as many as the slo needs for the load "
+                                             "that is expected.")
     margin: float = Field(2.0, ge=0, le=10, description="Standard deviations of chance that replicas are kept for.")
     fill: float = Field(0.9, gt=0, le=1, description="Share of a replica's modelled capacity that is planned with.")
     hold: float = Field(1.0, ge=0, le=100, description="Fewer replicas only after fewer were enough for so many times "
@@ -74,8 +75,6 @@ class ScalingSpec(Strict):
     def troubles(self, least: int, most: int, price: int | None) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """What cannot be, with the numbers: (where in this section, what). `price`: of a replica, nano-USD per hour;
         None: it depends on the node."""
-        if self.policy == "fixed" and least == 0:
-            yield ("policy",), "fixed runs replicas.min, and that is 0; set replicas.min to 1 or more, or use ours"
         if self.spares and self.spares >= most:
             yield ("spares",), (f"{self.spares} warm spares leave no replica to be needed: replicas.max is {most}; it "
                                 f"must be at least {self.spares + 1}")

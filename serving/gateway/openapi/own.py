@@ -33,6 +33,8 @@ PARAMETERS: dict[str, Any] = {
 HEADERS: dict[str, Any] = {
     "x-flotilla-request-id": {"schema": {"type": "string"}, "description": "The id of the request in the ledger."},
     "x-flotilla-model": {"schema": {"type": "string"}, "description": "The model, with its adapter, that answered."},
+    "x-flotilla-cold-start-s": {"schema": {"type": "string", "pattern": r"^\d+\.\d$"},
+                                "description": "Seconds that the request waited for a model at zero to start."},
     "x-flotilla-preset": {"schema": {"type": "string"}, "description": "The preset that was used, as name@version."},
     "x-flotilla-cost-usd": {"schema": {"type": "string", "pattern": r"^\d+\.\d{9}$"},
                             "description": "The cost that the answer's usage names, USD, in the same digits. Streams "
@@ -61,7 +63,8 @@ def _headers(*names: str) -> dict[str, Any]:
 
 LIMIT_HEADERS = _headers(*(f"x-ratelimit-{what}-{name}" for name in _LIMITED
                            for what in ("limit", "remaining", "reset")))
-ANSWER_HEADERS = _headers("x-flotilla-request-id", "x-flotilla-model", "x-flotilla-preset", "x-request-id")
+ANSWER_HEADERS = _headers("x-flotilla-request-id", "x-flotilla-model", "x-flotilla-cold-start-s", "x-flotilla-preset",
+                         "x-request-id")
 COSTED_HEADERS = ANSWER_HEADERS | _headers("x-flotilla-cost-usd", "x-flotilla-budget") | LIMIT_HEADERS
 ERROR_HEADERS = {
     401: _headers("x-flotilla-request-id", "x-request-id", "www-authenticate"),
