@@ -16,7 +16,6 @@ from serving.cli.simulate import Model, NodeS, ProfilesFile, Seed
 from serving.costs import files
 from serving.costs.figures import dollars
 from serving.errors import ConfigError, nearest
-from serving.fleet.autoscaling.slo import SloRule
 from serving.fleet.catalogue import Fleet, load
 from serving.fleet.slos import Slo
 
@@ -60,7 +59,7 @@ def plan_(
             raise ConfigError(f"{name!r} is a route, and a plan is of single models; say --model: "
                               f"{', '.join(found.answering(name))}")
         profile = simulated.profile_of(found, fleet, name, known)
-        rule = rule_of(found, name)
+        rule = simulated.rule_of("ours", 0.0, found.models[name].scaling)
         service = simulated.service(found, name, {name: profile}, rule, node_s)
         plans[name] = planning.plan(service, traffic, rule, seed, None if json else say)
         told["models"][name] = _told(plans[name], planning.sensitivity(plans[name], rule, seed=seed),
@@ -81,12 +80,6 @@ def plan_(
         show(told)
     if not told["kept"]:
         raise typer.Exit(1)
-
-
-def rule_of(found: Fleet, name: str) -> SloRule:
-    """The rule of a model, as its section `scaling` says."""
-    said = found.models[name].scaling
-    return SloRule(margin=said.margin, fill=said.fill, hold=said.hold, growth=said.growth)
 
 
 def with_promises(found: Fleet, said: list[str]) -> Fleet:

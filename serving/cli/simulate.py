@@ -11,6 +11,7 @@ from serving.cli import evaluate, simulated
 from serving.cli.output import as_json, console, table
 from serving.cli.run import Json
 from serving.errors import ConfigError
+from serving.fleet.autoscaling.spec import ScalingSpec
 from serving.fleet.catalogue import load
 from serving.fleet.loading import LoadingPolicy
 
@@ -59,15 +60,17 @@ def simulate(
     if trace is None:
         raise ConfigError("--trace is missing: name a scenario, a trace file, or a folder of ServeGen's chunks (or say "
                           "--evaluate)")
-    rule = simulated.rule_of(policy, target)
+    simulated.rule_of(policy, target, ScalingSpec())  # a wrong name is told before the trace is read
     known = simulated.read_profiles(profiles)
     asked = simulated.traffic_of(trace, found, model, seed)
     used = {member: simulated.profile_of(found, fleet, member, known) for name in asked
             for member in found.answering(name)}
-    services = {name: (simulated.service(found, name, used, rule, node_s), asked[name]) for name in asked}
+    services = {name: (simulated.service(found, name, used, simulated.rule_of(
+        policy, target, found.models[found.answering(name)[0]].scaling), node_s), asked[name]) for name in asked}
     simulated.compile_once()
     loading = LoadingPolicy(found.costs.max_loading, found.costs.window_h * 3_600)
-    outcomes = run(services, Chances(seed, mtbf_h, reclaim_h), loading=loading)
+    purses, cap = simulated.purses(found, asked)
+    outcomes = run(services, Chances(seed, mtbf_h, reclaim_h), purses, cap, loading=loading)
     told = {"policy": policy, "trace": str(trace), "seed": seed,
             "profiles": {name: profile.model_dump() for name, profile in used.items()},
             "models": {name: figures(outcome, found.answering(name)) for name, outcome in outcomes.items()}}

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,24 +26,27 @@ from serving.fleet.autoscaling.hpa import Hpa
 from serving.fleet.autoscaling.queue import Queue
 from serving.fleet.autoscaling.ray_default import RayDefault
 from serving.fleet.autoscaling.slo import SloRule
+from serving.fleet.autoscaling.spec import ScalingSpec
 from serving.fleet.catalogue import Fleet
 from serving.fleet.config import read
 from serving.fleet.models import entries
+from serving.fleet.money import nanousd
 
 if TYPE_CHECKING:
     from serving.simulator.profile import EngineProfile, Profiles
+    from serving.simulator.simulate import Purse
     from serving.simulator.traffic import Traffic
     from serving.simulator.world import Service
 
 RULES = ("ours", "ray-default", "queue", "hpa")
 
 
-def rule_of(name: str, target: float) -> Rule:
-    """The rule of a name. target: 0 leaves the rule's own. Raises: ConfigError."""
+def rule_of(name: str, target: float, said: ScalingSpec) -> Rule:
+    """The rule of a name. target: 0 leaves the rule's own. said: of the fleet file, for ours. Raises: ConfigError."""
     if name not in RULES:
         raise ConfigError(f"--policy {name!r}: choose one of {', '.join(RULES)}")
     if name == "ours":
-        return SloRule()
+        return SloRule(margin=said.margin, fill=said.fill, hold=said.hold, growth=said.growth)
     if name == "ray-default":
         return RayDefault(target) if target else RayDefault()
     if name == "queue":
@@ -93,7 +97,11 @@ def service(found: Fleet, name: str, profiles: Mapping[str, EngineProfile], rule
     seats = tuple(spec.overload.max_in_flight or max(4, math.ceil(profiles[member].max_num_seqs * 1.25))
                   for member, spec in zip(members, specs, strict=True))
     slo = min((spec.slo for spec in specs), key=lambda promised: (promised.ttft_ms, promised.tpot_ms))
-    return Service(name, Policy(rule, variants, slo),
+    policy = Policy(rule, variants, slo)
+    if isinstance(rule, SloRule):  # what others do is compared as it is without the fleet file's bounds
+        said = specs[0].scaling
+        policy = replace(policy, zero_after_s=said.zero_after_s, spares=said.spares, hours=said.schedule)
+    return Service(name, policy,
                    tuple(profiles[member] for member in members), seats, tuple(spec.devices for spec in specs),
                    tuple(_is_spot(found.accelerators[spec.accelerator]) for spec in specs),
                    all(spec.routing == "prefix" for spec in specs), min(spec.overload.max_wait_s for spec in specs))
@@ -118,6 +126,20 @@ def _variant(found: Fleet, name: str, profile: EngineProfile, node_s: float) -> 
 
 def _is_spot(accelerator: AcceleratorProfile) -> bool:
     return accelerator.price is not None and accelerator.price.capacity == "spot"
+
+
+def purses(found: Fleet, names: Iterable[str]) -> tuple[dict[str, Purse], int | None]:
+    """What models and the whole fleet may cost, as the fleet file says: caps in nano-USD per hour."""
+    from serving.simulator.simulate import Purse
+
+    def cap(usd_per_hour: Any) -> int | None:
+        return None if usd_per_hour is None else nanousd(usd_per_hour)
+
+    fleet_cap, kept = cap(found.scaling.max_usd_per_hour), {}
+    for name in names:
+        said = found.models[found.answering(name)[0]].scaling
+        kept[name] = Purse(fleet_cap, cap(said.max_usd_per_hour), said.priority, said.value_usd_per_hour)
+    return kept, fleet_cap
 
 
 def compile_once() -> None:

@@ -65,3 +65,15 @@ def test_the_models_of_a_route_are_variants_and_spot_nodes_are_reclaimed(tmp_pat
     assert set(told["gpu_hours_by_variant"]) == {"qwen", "qwen-spot"} and told["reclaims"] > 0
     assert sum(told["gpu_hours_by_variant"].values()) == pytest.approx(told["gpu_hours"])
     assert told["requests"] == 60 and told["ledger_nanousd"]["residual"] == 0
+
+
+def test_what_the_fleet_file_says_of_scaling_holds(tmp_path: Path) -> None:
+    text = FLEET.read_text().replace("../", str(FLEET.parent.parent.resolve()) + "/")
+    own = tmp_path / "fleet.yaml"
+    source = "    source: Qwen/Qwen3-8B\n"
+    own.write_text(text.replace(source, source + "    replicas: {min: 1, max: 4}\n"
+                                "    scaling: {policy: ours, spares: 2, max_usd_per_hour: 6}\n"))
+    said = simulate(tmp_path, "--json", fleet=own)
+    assert said.returncode == 0, said.stderr
+    told = json.loads(said.stdout)["models"]["qwen"]
+    assert told["replicas_most"] == 2 and told["reasons"]["cost_cap"] > 0  # 2.95 an hour each: a third is too dear
