@@ -99,9 +99,11 @@ class Frame:
                 x, y = self.point(tick, self.y.low)
                 parts.append(f'<line class="tick" x1="{x:.1f}" x2="{x:.1f}" y1="{y:.1f}" y2="{y + 4:.1f}"/>')
                 text = escape(x_text(tick))
-                # at the right edge there is no room for the second half
-                end = x + text_width(text) / 2 > self.width
-                at, anchor = (float(self.width), "end") if end else (x, "middle")
+                # at the edges there is no room for one half
+                half = text_width(text) / 2
+                at, anchor = (float(self.width), "end") if x + half > self.width else (x, "middle")
+                if x - half < 0:
+                    at, anchor = 0.0, "start"
                 parts.append(f'<text x="{at:.1f}" y="{y + 16:.1f}" text-anchor="{anchor}">{text}</text>')
             right, bottom = self.width - _RIGHT, self.height - 3
             parts.append(f'<text x="{right}" y="{bottom}" text-anchor="end">{escape(x_label)}</text>')

@@ -64,7 +64,8 @@ def _subtitle(report: Report) -> str:
     if run.kind == "mix":
         measured = f"{run.duration_s - run.warmup_s:g} s measured after {run.warmup_s:g} s of warm-up"
     else:
-        measured = f"{_PASSES[run.kind]}, {len(run.stages)} passes in {run.duration_s:.0f} s"
+        passes = "1 pass" if len(run.stages) == 1 else f"{len(run.stages)} passes"
+        measured = f"{_PASSES[run.kind]}, {passes} in {run.duration_s:.0f} s"
     return f"Load test of {len(report.models)} models together · {started} · {measured}"
 
 

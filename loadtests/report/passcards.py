@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from loadtests.report import figures
@@ -26,13 +27,18 @@ def saturation_card(report: Report) -> str:
         return ""
     body = f"<p><b>{escape(answer(found))}</b></p>" + muted(escape(_behind(found)))
     valid = [point for point in found.points if point.valid]
+    body += (_curves(found, valid) if valid else "") + _rates(found)
+    return card("Saturation", body, "saturation")
+
+
+def _curves(found: Saturation, valid: Sequence[RatePoint]) -> str:
     marks = {}
     if found.highest_met_per_s is not None:
         marks["in SLO up to here"] = found.highest_met_per_s
     if found.knee_per_s is not None and found.knee_per_s != found.highest_met_per_s:
         marks["knee"] = found.knee_per_s
     good = Curve("good requests per second", [(point.rate_per_s, point.figures.goodput_per_s) for point in valid])
-    body += "<h3>Good requests per second over the rate asked for</h3>" + both(
+    body = "<h3>Good requests per second over the rate asked for</h3>" + both(
         lambda width, key: over_rate([good], marks, "good requests per second", answer(found), width, key,
                                      diagonal=True), "sat-good",
     ) + muted("Dashed: where every request would be good. Bars are 95% intervals.")
@@ -40,11 +46,9 @@ def saturation_card(report: Report) -> str:
         Curve("TTFT p50", [(point.rate_per_s, point.figures.ttft_p50_ms) for point in valid]),
         Curve("TTFT p95", [(point.rate_per_s, point.figures.ttft_p95_ms) for point in valid]),
     ]
-    body += "<h3>Time to first token over the rate</h3>" + series_legend(
+    return body + "<h3>Time to first token over the rate</h3>" + series_legend(
         (index, curve.name) for index, curve in enumerate(late)
     ) + both(lambda width, key: over_rate(late, marks, "TTFT, ms", "by rate", width, key), "sat-ttft")
-    body += _rates(found)
-    return card("Saturation", body, "saturation")
 
 
 def answer(found: Saturation) -> str:

@@ -99,6 +99,7 @@ def test_a_sweep_that_the_generator_spoilt_says_nothing_of_the_fleet():
     made = swept(step(4, 0, 0.0, False, valid=False))
     text = Page(render_html(made)).text
     assert "Nothing is known of the fleet" in text and "No rate that was tried" not in text
+    assert "over the rate" not in text and "1 pass in" in text
 
 
 def test_efficient_points_are_those_that_nothing_beats():
