@@ -38,8 +38,8 @@ def copy(cluster: Cluster, pod: str, container: str, command: Sequence[str], out
                       _preload_content=False)
     except client.ApiException as error:
         if error.status in (401, 403) or "403" in str(error.reason):
-            raise NotAllowed(f"{cluster.context}: you may not run commands in pods of {cluster.namespace} (create "
-                             "pods/exec); ask whoever runs the cluster for that right") from error
+            raise NotAllowed(f"{cluster.context}: you may not run commands in pods of {cluster.namespace} (get and "
+                               "create pods/exec); ask whoever runs the cluster for that right") from error
         raise ClusterError(f"{cluster.context}: no command can be run in {pod}: {error.reason}") from error
     said = b""
     try:

@@ -3,7 +3,8 @@
     KUBECONFIG=… .venv/bin/python -m pytest tests/kubernetes/test_kubernetes_contract.py -rs
 
 See api_servers.py for what a real cluster sees of it. With CONTRACT_VALUES (values files, with `:` between them) the
-fleet of those values is installed, waited for (CONTRACT_WAIT_S, 1800 by default) and asked by `helm test`.
+fleet of those values is installed, waited for (CONTRACT_WAIT_S, 1800 by default) and asked by `helm test`; with
+CONTRACT_SCENARIO that load test runs against it, and its report comes home.
 """
 
 from __future__ import annotations
@@ -181,7 +182,7 @@ def test_prices_follow_a_node(cluster: Cluster) -> None:
     if not (cluster.may("create", kinds.NODES) and cluster.may("patch", kinds.NODES)):
         pytest.skip("whoever KUBECONFIG names may not make node objects")
     providers = {(n["spec"].get("providerID") or "kind").partition(":")[0] for n in cluster.items(kinds.NODES)}
-    if providers - {"kind"}:
+    if providers - {"kind", "k3s"}:
         pytest.skip(f"the nodes are of {', '.join(sorted(providers))}, whose controllers would take a made-up one away")
     labels = {"node.kubernetes.io/instance-type": "p5.48xlarge", "topology.kubernetes.io/region": "us-east-1",
               "karpenter.sh/capacity-type": "on-demand"}
@@ -272,7 +273,7 @@ def test_helm_installs_upgrades_rolls_back_and_takes_away(api: ApiServer, monkey
     assert eventually(lambda: gone(cluster.get(*exporter)) and gone(cluster.get(kinds.RAY_SERVICES, "flotilla")))
 
 
-def test_a_fleet_serves(api: ApiServer) -> None:
+def test_a_fleet_serves(api: ApiServer, tmp_path: Path) -> None:
     files = [f for f in os.environ.get("CONTRACT_VALUES", "").split(":") if f]
     if api.fake or not files:
         pytest.skip("CONTRACT_VALUES is not set: no fleet is waited for")
@@ -283,6 +284,10 @@ def test_a_fleet_serves(api: ApiServer) -> None:
         assert eventually(lambda: ready(api.cluster.get(kinds.RAY_SERVICES, "served-flotilla")), seconds, 5.0), \
             api.cluster.get(kinds.RAY_SERVICES, "served-flotilla")["status"]
         helm.run(["test", "served", "-n", api.namespace, "--timeout", "100s"])
+        if scenario := os.environ.get("CONTRACT_SCENARIO"):
+            told = CliRunner().invoke(app, ["loadtest", scenario, "--kubernetes", "--release", "served", "-n",
+                                            api.namespace, "--chart", str(CHART), "--out", str(tmp_path / "report")])
+            assert (tmp_path / "report/report.json").exists(), (told.output, told.exception)
     finally:
         helm.run(["uninstall", "served", "-n", api.namespace])
 
