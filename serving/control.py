@@ -1,4 +1,5 @@
 """The control process: `python -m serving.control`, with a `Plan` on standard input. Prints `ready` when it listens.
+On a cluster `--fleet FILE` serves the admin API alone: limits are counted in Redis there.
 
 One per fleet and machine. It holds the book in which gateways count limits together, unless a quota URL names another
 place, and serves the admin API and the console where the fleet file asks for them. Gateways live on without it, as the
@@ -7,6 +8,7 @@ fleet file says.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import logging
 import os
@@ -18,7 +20,7 @@ from typing import Any
 
 from serving import processes, runstate
 from serving.fleet.catalogue import Fleet
-from serving.plan import Plan, fleet
+from serving.plan import Changes, Plan, fleet
 from serving.quotastore.server import BookServer
 from serving.settings import Settings
 from serving.telemetry import logs, scraping
@@ -32,12 +34,12 @@ def needed(found: Fleet, settings: Settings) -> bool:
     return found.admin.enabled or not settings.quota_url
 
 
-async def serve(plan: Plan, found: Fleet, settings: Settings) -> None:
-    """Until SIGTERM. Raises: OSError when an address is taken."""
+async def serve(plan: Plan, found: Fleet, settings: Settings, counts: bool = True) -> None:
+    """Until SIGTERM. `counts`: whether limits may be counted here. Raises: OSError when an address is taken."""
     asked, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, asked.set)
     book = None
-    if not settings.quota_url:
+    if counts and not settings.quota_url:
         book = BookServer(Path(plan.work_dir) / SOCKET)
         await book.start()
     admin = await _admin(plan, found, settings) if found.admin.enabled else None
@@ -91,13 +93,21 @@ async def _admin(plan: Plan, found: Fleet, settings: Settings) -> tuple[Any, asy
 
 def main() -> None:
     """Serve until ended."""
-    processes.die_with_parent(signal.SIGTERM)
-    plan, settings = Plan.from_json(sys.stdin.read()), Settings.read(os.environ)
+    parser = argparse.ArgumentParser(prog="python -m serving.control")
+    parser.add_argument("--fleet", type=Path, help="the fleet file; without it a Plan is read from standard input")
+    parser.add_argument("--api", default="http://127.0.0.1:8000", help="with --fleet: the API, for the console")
+    parser.add_argument("--metrics", default="http://127.0.0.1:9464/metrics", help="with --fleet: the exporter")
+    asked, settings = parser.parse_args(), Settings.read(os.environ)
+    if asked.fleet is None:
+        processes.die_with_parent(signal.SIGTERM)
+        plan = Plan.from_json(sys.stdin.read())
+    else:
+        plan = Plan("", str(settings.state_dir), "", str(asked.fleet), "", asked.api, asked.metrics, Changes({}))
     found = fleet(Path(plan.fleet_file), plan.changes)
     logs.configure(found.logs, "control")
     import uvloop
 
-    uvloop.run(serve(plan, found, settings))
+    uvloop.run(serve(plan, found, settings, counts=asked.fleet is None))
 
 
 if __name__ == "__main__":

@@ -31,11 +31,14 @@ class ClusterFleet:
 def for_cluster(fleet: Fleet, api_prices: str, accelerator_prices: str | None) -> ClusterFleet:
     """The cluster's form of a checked fleet.
 
-    Gateways and exporter listen on every address of their pods, and the price books stand beside the file.
+    Gateways, exporter and admin API listen on every address of their pods, and the price books stand beside the file.
     Models of the catalogue come as they were filled in, for the catalogue itself is not mounted.
     `api_prices`, `accelerator_prices`: the text of the books that the fleet names.
-    Raises: ConfigError when all of it does not fit into a ConfigMap.
+    Raises: ConfigError when all of it does not fit into a ConfigMap, or two things would listen on one port.
     """
+    if fleet.admin.enabled and fleet.admin.port == fleet.gateway.port:
+        raise ConfigError(f"admin.port: {fleet.admin.port} is the API's port too, and on a cluster both listen on "
+                          "every address of their pods; give one of them another")
     changed = fleet.model_copy(update={
         "prices": API_PRICES,
         "accelerator_prices": None if accelerator_prices is None else ACCELERATOR_PRICES,
@@ -44,6 +47,7 @@ def for_cluster(fleet: Fleet, api_prices: str, accelerator_prices: str | None) -
                    for name, model in fleet.models.items()},
         "gateway": fleet.gateway.model_copy(update={"host": _EVERYWHERE}),
         "metrics": fleet.metrics.model_copy(update={"host": _EVERYWHERE}),
+        "admin": fleet.admin.model_copy(update={"host": _EVERYWHERE} if fleet.admin.enabled else {}),
     })
     files = {FLEET_FILE: text(changed), API_PRICES: api_prices}
     if accelerator_prices is not None:

@@ -12,6 +12,7 @@ from chart_rig import (
     GATEWAY_API,
     SECRETS,
     VERSIONS,
+    Doc,
     groups,
     one,
     rendered,
@@ -193,11 +194,36 @@ def test_one_pod_needs_no_team() -> None:
     assert "--lead" not in job["spec"]["template"]["spec"]["containers"][0]["command"]
 
 
+def test_the_admin_api_has_an_address_of_its_own_and_few_callers() -> None:
+    docs = rendered([SPOT])
+    exporter = one(docs, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert [c["name"] for c in exporter] == ["exporter", "admin"]
+    assert exporter[1]["command"][:4] == ["python", "-m", "serving.control", "--fleet"]
+    assert [p["port"] for p in one(docs, "Service", "flotilla-admin")["spec"]["ports"]] == [9465]
+    assert 9465 not in [p["port"] for p in one(docs, "Service", "flotilla")["spec"]["ports"]]
+    rules = one(docs, "NetworkPolicy", "flotilla-exporter")["spec"]["ingress"]
+    assert [r["from"] for r in rules if {"port": 9465} in r["ports"]] == [
+        [{"podSelector": {"matchLabels": {"app": "backoffice"}}}]]
+    closed = one(rendered([SPOT], {"networkPolicy": {"admin": []}}), "NetworkPolicy", "flotilla-exporter")["spec"]
+    assert not [r for r in closed["ingress"] if {"port": 9465} in r["ports"]]
+    assert not [d for d in rendered([PRODUCTION]) if d["metadata"]["name"] == "flotilla-admin"]
+
+
+def test_gateways_go_out_for_pictures_only_where_the_fleet_allows_any() -> None:
+    def ways(files: list[Path]) -> list[Doc]:
+        rules = one(rendered(files), "NetworkPolicy", "flotilla-gateway")["spec"]["egress"]
+        return [t for r in rules if {"port": 443} in r.get("ports", ()) for t in r["to"]]
+
+    (way,) = ways([SPOT])
+    assert "10.0.0.0/8" in way["ipBlock"]["except"] and ways([PRODUCTION]) == []
+
+
 def test_restricted_clients_do_not_shut_out_the_releases_own_tests() -> None:
     only = [{"namespaceSelector": {"matchLabels": {"team": "shop"}}}]
     policy = one(rendered([SPOT], {"networkPolicy": {"clients": only}}), "NetworkPolicy", "flotilla-gateway")
     given = policy["spec"]["ingress"][0]["from"]
-    assert given[:1] == only and given[1]["podSelector"]["matchExpressions"][0]["values"] == ["test", "loadtest"]
+    among = given[1]["podSelector"]["matchExpressions"][0]["values"]
+    assert given[:1] == only and among == ["test", "loadtest", "exporter"]
 
 
 def test_made_up_secrets_are_for_installs_only() -> None:

@@ -197,7 +197,7 @@ def install(source: Path) -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     return subprocess.run([source / "deployments/image/install", "loadtest", source.parent / "made",
                            source.parent / "wheels"], env={"PATH": path, "PIP_CONFIG_FILE": "/dev/null"},
-                          capture_output=True, text=True, timeout=120)
+                          capture_output=True, text=True, timeout=500)
 
 
 @pytest.mark.integration

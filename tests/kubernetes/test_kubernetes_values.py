@@ -80,6 +80,22 @@ def test_group_names_are_parts_of_pod_names(profile: str) -> None:
     assert group_name(profile, {group_name(profile)}) != group_name(profile) or group_name(profile) != profile
 
 
+def test_who_listens_and_who_fetches_follows_from_the_fleet() -> None:
+    found = load(ROOT / "deployments/fleets/laptop.yaml")
+    told = found.model_copy(update={
+        "admin": found.admin.model_copy(update={"enabled": True, "port": 9999}),
+        "media": found.media.model_copy(update={"hosts": ("images.example.com",)})})
+    path = ROOT / "deployments/fleets/laptop.yaml"
+    made = fleet_values(path, told)
+    assert made["admin"] == {"enabled": True, "port": 9999} and made["gateways"]["fetches"] is True
+    assert cluster_fleet(path, told).fleet.admin.host == "0.0.0.0"
+    assert fleet_values(path, found)["gateways"]["fetches"] is False
+    clash = found.model_copy(update={"admin": found.admin.model_copy(update={"enabled": True,
+                                                                             "port": found.gateway.port})})
+    with pytest.raises(ConfigError, match="admin.port"):
+        fleet_values(path, clash)
+
+
 def test_books_that_are_too_large_are_refused() -> None:
     with pytest.raises(ConfigError, match="a ConfigMap holds"):
         for_cluster(load(ROOT / "deployments/fleets/laptop.yaml"), "x" * 1_000_001, None)

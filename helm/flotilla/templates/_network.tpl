@@ -36,6 +36,15 @@ podSelector:
 {{- end }}
 {{- end -}}
 
+{{- define "flotilla.toWeb" -}}
+{{- if .Values.gateways.fetches }}
+- to:
+{{ toYaml .Values.networkPolicy.web | indent 4 }}
+  ports:
+    - {port: 443}
+{{- end }}
+{{- end -}}
+
 {{- define "flotilla.toHub" -}}
 {{- if and .Values.models.hub (not .Values.modelCache.offline) }}
 - to:
