@@ -76,6 +76,17 @@ def engines(share: int) -> Iterator[GaugeMetricFamily]:
         yield family
 
 
+CONTROLLER = f"""
+import sys
+sys.path.insert(0, {str(REPOSITORY)!r})
+from serving.telemetry.scaling import ScalingMeter
+meter = ScalingMeter(sys.argv[1])
+for line in sys.stdin:
+    meter.decided("qwen", "demand", 3)
+    print("counted", flush=True)
+"""
+
+
 class World:
     """Gateways and exporters. `targets`: by instance, what Prometheus would scrape there."""
 
@@ -93,6 +104,15 @@ class World:
         self._stack.callback(made.communicate)
         self._stack.callback(made.kill)
         self._gateways.append((made, shares))
+
+    def controller(self, counters: Path) -> None:
+        """What decides how many replicas there are to be; a fleet has one."""
+        counters.mkdir(parents=True, exist_ok=True)
+        made = subprocess.Popen([sys.executable, "-c", CONTROLLER, str(counters)], stdin=subprocess.PIPE,
+                                stdout=subprocess.PIPE, text=True, env={})
+        self._stack.callback(made.communicate)
+        self._stack.callback(made.kill)
+        self._gateways.append((made, ()))
 
     def exporter(self, instance: str, server: ThreadingHTTPServer) -> None:
         """Something to scrape."""
@@ -139,6 +159,7 @@ class World:
 def one_gateway(world: World, folder: Path) -> None:
     """The truth: nothing is counted anywhere twice."""
     world.gateway(folder / "counters", 0, 1, 2)
+    world.controller(folder / "counters")
     world.fleet(folder / "counters", lambda: [Sample("flotilla_ledger_spool_bytes", ("gateway",), 300)])
     _engines_beside(world, folder)
 
@@ -146,12 +167,14 @@ def one_gateway(world: World, folder: Path) -> None:
 def three_on_one_machine(world: World, folder: Path) -> None:
     for share in range(3):
         world.gateway(folder / "counters", share)
+    world.controller(folder / "counters")
     world.fleet(folder / "counters", lambda: [Sample("flotilla_ledger_spool_bytes", ("gateway",), 300)])
     _engines_beside(world, folder)
 
 
 def three_pods(world: World, folder: Path) -> None:
     world.fleet(folder / "head")
+    world.controller(folder / "head")
     for share in range(3):
         counters = folder / f"pod-{share}"
         world.gateway(counters, share)
@@ -238,7 +261,8 @@ def test_a_panel_shows_the_same_however_many_gateways_there_are(
     ("flotilla-gateway", "Rows that wait on disk", 300),
     ("flotilla-model", "Running and waiting", 27),
     ("flotilla-model", "Replicas that serve", 2),
-    ("flotilla-autoscaling", "Replicas that serve", 2)])
+    ("flotilla-autoscaling", "Replicas that serve", 2),
+    ("flotilla-autoscaling", "Replicas that are to serve", 3)])
 def test_sums_are_the_truth(worlds: dict[str, Prometheus], board: str, title: str, true: float) -> None:
     panel = next(p for uid, p in PANELS if (uid, p.title) == (board, title) and p.kind != "stat" or
                  (uid, p.title, title) == (board, title, "Cost of the fleet"))
