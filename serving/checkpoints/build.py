@@ -60,8 +60,9 @@ def _habits(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, texts: dict[int,
     of, markers = tokenizer.convert_tokens_to_ids, recipe.markers
     ends_number = None if markers.ends_number is None else of(markers.ends_number)
     end = of(markers.eos) if len(markers.stop) > 1 else None
-    return habits(texts, ends_number, [(of(marker), of(sequel)) for marker, sequel in markers.sequels],
-                  [of(marker) for marker in markers.visible], end)
+    sequels, otherwise = ([(of(marker), of(sequel)) for marker, sequel in pairs]
+                          for pairs in (markers.sequels, markers.otherwise))
+    return habits(texts, ends_number, sequels, otherwise, [of(marker) for marker in markers.visible], end)
 
 
 def _token_ids(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:

@@ -35,12 +35,13 @@ class Habit:
 
 def habits(
     texts: Mapping[int, str], ends_number: int | None = None, sequels: Iterable[tuple[int, int]] = (),
-    visible: Iterable[int] = (), end: int | None = None,
+    otherwise: Iterable[tuple[int, int]] = (), visible: Iterable[int] = (), end: int | None = None,
 ) -> tuple[Habit, ...]:
     """The habits for a vocabulary, {id: text} of its spoken tokens.
 
     `ends_number` is the id of a marker that may follow a number, for call syntaxes that number their calls;
-    `sequels` are pairs of markers of which the second follows the first; `visible` are markers that other markers
+    `sequels` are pairs of markers of which the second follows the first; `otherwise` such
+    pairs that count where a grammar forbids the first's sequel; `visible` are markers that other markers
     may follow; `end`: of several stop tokens the one that ends an answer.
     """
 
@@ -58,6 +59,7 @@ def habits(
         Habit(cues(r'[^"]*"'), then({r'"[}\]]+': _END, r'",': _NEXT, r'":': _KEY, r'"': _QUOTE})),
         Habit(cues(r".*\d"), after_number),
         *(Habit((marker,), {sequel: _END}) for marker, sequel in sequels),
+        *(Habit((marker,), {sequel: _NEXT}) for marker, sequel in otherwise),
         # Grammars of tool calls allow blanks without end inside JSON, and markers spelt out in pieces.
         Habit(tuple(sorted({*texts, *visible})),
               then({r"\s+|.*<.*": _AVOID}) | ({} if end is None else {end: _STOP}), loudness=0.125),

@@ -36,6 +36,7 @@ class Markers:
     stop     tokens that end an answer; `eos` is one of them
     ends_number  the control marker that follows a call's number, where calls are numbered
     sequels  pairs of markers of which the second follows the first, so that calls end
+    otherwise  such pairs that count where a grammar forbids the first's sequel
     bos_before_text  whether `bos` is put before a bare prompt, as this family's own tokenizer does
     """
 
@@ -47,6 +48,7 @@ class Markers:
     stop: tuple[str, ...] = ()
     ends_number: str | None = None
     sequels: tuple[tuple[str, str], ...] = ()
+    otherwise: tuple[tuple[str, str], ...] = ()
     bos_before_text: bool = False
 
 

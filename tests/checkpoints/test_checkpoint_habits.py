@@ -51,6 +51,11 @@ def test_blanks_and_pieces_of_markers_are_avoided_after_any_text() -> None:
     assert set(habits(TEXTS, visible=[95])[-1].cues) == {*TEXTS, 95}, "markers follow markers, whole"
 
 
+def test_what_counts_where_a_grammar_forbids_a_sequel_is_weaker_than_the_sequel() -> None:
+    found = {(habit.cues, *habit.then): habit for habit in habits(TEXTS, sequels=[(91, 92)], otherwise=[(91, 93)])}
+    assert 0 < found[(91,), 93].then[93] < found[(91,), 92].then[92]
+
+
 def test_of_several_stop_tokens_the_end_is_a_little_likelier() -> None:
     always = habits(TEXTS, end=96)[-1]
     assert 0 < always.then[96] < 0.1, "so little that it ends no answer of noise"

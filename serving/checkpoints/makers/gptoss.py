@@ -34,6 +34,8 @@ _HARMONY = Markers(
         ("<|end|>", "<|start|>"),
         ("<|start|>", "assistant"),
     ),
+    # An answer in JSON has its form in the header, and vLLM loses one whose header says it without the marker.
+    otherwise=(("final", "Ġ"), ("Ġ", "<|constrain|>")),
 )
 
 RECIPES = (
