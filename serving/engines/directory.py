@@ -19,6 +19,7 @@ from ray import serve
 from ray.serve._private.common import DeploymentID, DeploymentTargetInfo
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve._private.long_poll import LongPollClient, LongPollNamespace
+from ray.serve.context import _get_global_client
 
 from serving.engines.names import CARRIER, ENDPOINT, START_S, app_name, deployment_name
 from serving.fleet.balance import Replica
@@ -27,7 +28,21 @@ from serving.fleet.catalogue import Fleet
 log = logging.getLogger(__name__)
 State = Literal["ready", "starting", "scaled_to_zero", "unavailable", "failed"]
 _LOOK_S = 2.0
-_ON_THE_WAY = {"STARTING", "UPDATING", "RECOVERING", "RUNNING"}  # RUNNING: its address is on its way to us
+
+
+def statuses(models: Collection[str]) -> dict[str, str]:
+    """Ray Serve's status of the deployments of models, by model; those that Ray does not know are left out.
+
+    `serve.status` would not do: it tells the proxy's options too, and finds its own invalid where there is no proxy.
+    """
+    client = _get_global_client()
+    assert client is not None
+    found = {}
+    for model in models:
+        told = client.get_serve_status(app_name(model)).get_deployment_status(deployment_name(model))
+        if told is not None:
+            found[model] = str(getattr(told.status, "value", told.status))
+    return found
 
 
 class RayReplicaDirectory:
@@ -134,23 +149,21 @@ class RayReplicaDirectory:
 
     async def _look(self) -> None:
         """Ask why models have no replica."""
-        applications = (await asyncio.to_thread(serve.status)).applications
-        for model, found in self._replicas.items():
-            if not found:
-                application = applications.get(app_name(model))
-                deployment = application.deployments.get(deployment_name(model)) if application else None
-                self._states[model] = self._state_of(model, deployment)
+        asked = [model for model, found in self._replicas.items() if not found and model not in self._failed]
+        told = await asyncio.to_thread(statuses, asked)
+        for model in asked:
+            if not self._replicas[model]:
+                self._states[model] = self._state_of(model, told.get(model))
 
-    def _state_of(self, model: str, deployment: Any) -> State:
-        if deployment is None:
+    def _state_of(self, model: str, status: str | None) -> State:
+        if status is None:
             return "unavailable"
-        count = {getattr(state, "value", state): n for state, n in deployment.replica_states.items()}
-        if model in self._waking or any(count.get(state) for state in _ON_THE_WAY):
+        if model in self._waking:
             return "starting"
-        status = getattr(deployment.status, "value", deployment.status)
         if self._at_zero[model] and status in ("HEALTHY", "DOWNSCALING"):
             return "scaled_to_zero"
-        return "starting" if status in ("UPDATING", "UPSCALING") else "unavailable"
+        # HEALTHY: one runs, and its address is on its way to us
+        return "starting" if status in ("UPDATING", "UPSCALING", "HEALTHY", "DOWNSCALING") else "unavailable"
 
     async def _wake(self, model: str) -> None:
         """Let one call wait in Ray's queue: that is what makes Ray scale up from zero."""

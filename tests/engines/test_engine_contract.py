@@ -124,6 +124,19 @@ def test_a_handles_router_can_run_in_a_loop_of_its_own() -> None:
     assert "kwargs" in parameters(handle.DeploymentHandle._init)
 
 
+def test_a_deployments_status_is_asked_for_alone() -> None:
+    from pydantic import ValidationError
+    from ray.serve._private.application_state import StatusOverview
+    from ray.serve._private.client import ServeControllerClient
+    from ray.serve.config import HTTPOptions
+    from ray.serve.schema import HTTPOptionsSchema
+
+    assert parameters(ServeControllerClient.get_serve_status) == ["name"]
+    assert parameters(StatusOverview.get_deployment_status) == ["name"]
+    with pytest.raises(ValidationError):  # else `serve.status` would do
+        HTTPOptionsSchema.model_validate(HTTPOptions(host=None).model_dump(exclude_unset=True))
+
+
 def test_models_are_scaled_by_our_policy(deployment) -> None:
     from ray.serve._private import autoscaling_state, common, replica
     from ray.serve.config import AutoscalingContext

@@ -11,7 +11,7 @@ import pytest
 
 from serving.engines import directory as module
 from serving.engines.directory import RayReplicaDirectory
-from serving.engines.names import ENDPOINT, app_name, deployment_name
+from serving.engines.names import ENDPOINT, deployment_name
 
 
 class Ray:
@@ -29,10 +29,9 @@ class Ray:
         self.clients.append(made)
         return made
 
-    def status(self) -> Any:
+    def statuses(self, models: Any) -> dict[str, str]:
         self.looks += 1
-        return SimpleNamespace(applications={
-            app_name(m): SimpleNamespace(deployments={deployment_name(m): d}) for m, d in self.deployments.items()})
+        return {m: d for m, d in self.deployments.items() if m in models}
 
     def push(self, model: str, *replicas: str) -> None:
         """The controller tells of a model's running replicas."""
@@ -46,16 +45,12 @@ class Ray:
         await self.woken.wait()
 
 
-def deployment(status: str, **states: int) -> Any:
-    return SimpleNamespace(status=status, replica_states=states)
-
-
 @pytest.fixture
 async def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
     played = Ray()
     monkeypatch.setattr(module.ray, "get_actor", lambda *_, **__: None)
     monkeypatch.setattr(module, "LongPollClient", played.client)
-    monkeypatch.setattr(module.serve, "status", played.status)
+    monkeypatch.setattr(module, "statuses", played.statuses)
     monkeypatch.setattr(RayReplicaDirectory, "_call", staticmethod(played.call))
     return played
 
@@ -104,15 +99,14 @@ async def test_a_replica_without_an_address_is_none(directory: RayReplicaDirecto
     ("model", "found", "state"),
     [
         ("a", None, "unavailable"),
-        ("a", deployment("UPDATING"), "starting"),
-        ("a", deployment("UNHEALTHY", STARTING=1), "starting"),
-        ("a", deployment("HEALTHY", RUNNING=1), "starting"),
-        ("a", deployment("DEPLOY_FAILED"), "unavailable"),
-        ("a", deployment("HEALTHY"), "unavailable"),
-        ("zero", deployment("HEALTHY"), "scaled_to_zero"),
-        ("zero", deployment("HEALTHY", STOPPING=1), "scaled_to_zero"),
-        ("zero", deployment("UPSCALING", STARTING=1), "starting"),
-        ("zero", deployment("UNHEALTHY"), "unavailable"),
+        ("a", "UPDATING", "starting"),
+        ("a", "UNHEALTHY", "unavailable"),
+        ("a", "HEALTHY", "starting"),
+        ("a", "DEPLOY_FAILED", "unavailable"),
+        ("zero", "HEALTHY", "scaled_to_zero"),
+        ("zero", "DOWNSCALING", "scaled_to_zero"),
+        ("zero", "UPSCALING", "starting"),
+        ("zero", "UNHEALTHY", "unavailable"),
     ],
 )
 async def test_a_model_without_replicas_says_why(
@@ -148,7 +142,7 @@ async def test_waiting_ends_when_a_replica_comes_or_time_is_up(directory: RayRep
 
 
 async def test_waking_asks_once_and_is_starting_from_then_on(directory: RayReplicaDirectory, ray: Ray) -> None:
-    ray.deployments["zero"] = deployment("HEALTHY")
+    ray.deployments["zero"] = "HEALTHY"
     await until(lambda: directory.state("zero") == "scaled_to_zero")
     for _ in range(3):
         await directory.wake("zero")
@@ -185,12 +179,12 @@ async def test_a_ray_that_does_not_answer_is_asked_again(
     failed = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def broken() -> Any:
+    def broken(models: Any) -> Any:
         loop.call_soon_threadsafe(failed.set)
         raise RuntimeError("no controller")
 
-    monkeypatch.setattr(module.serve, "status", broken)
+    monkeypatch.setattr(module, "statuses", broken)
     await asyncio.wait_for(failed.wait(), 5)
-    monkeypatch.setattr(module.serve, "status", ray.status)
+    monkeypatch.setattr(module, "statuses", ray.statuses)
     looks = ray.looks
     await until(lambda: ray.looks > looks)
