@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from live_calls import CHAT, COMPLETIONS, Answer, Caller, chat
-from live_fleet import LiveFleet, eventually, fleet_file, nano, no_interrupts
+from live_fleet import ROOT, LiveFleet, eventually, fleet_file, nano, no_interrupts
 
 pytestmark = pytest.mark.integration
 TENANT = "ends"
@@ -27,11 +27,12 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFleet]:
     """The fleet, up."""
     folder = tmp_path_factory.mktemp("ends")
     file = fleet_file(folder, ("qwen",), (TENANT,))
-    fleet = yaml.safe_load(file.read_text())
+    fleet = yaml.safe_load(file.read_text()) | {"catalogue": str(ROOT / "deployments" / "catalogue")}
     qwen = fleet["models"]["qwen"]
     arguments = {k: v for k, v in qwen["engine"]["args"].items() if k != "structured_outputs_config"}
     fleet["models"]["embed"] = {
         **qwen, "source": "small:qwen3-embedding", "aliases": ["embedding"], "comparators": [],
+        "catalogue": "qwen/qwen3-embedding-0.6b",  # a small stand-in for it: its licence and all that is left out here
         "engine": {**qwen["engine"], "tool_call_parser": None, "args": {**arguments, "runner": "pooling"}},
     }
     odd = folder / "odd"
@@ -242,7 +243,9 @@ def test_models_that_cannot_come_up_leave_the_others_up(ends: LiveFleet, caller:
     told = {failure.model: failure.message for failure in ends.state.failures}
     assert set(told) == {"lost", "odd"}
     assert "there is no such folder" in told["lost"] and "Qwen9ForCausalLM" in told["odd"]
-    states = {model["id"]: model["state"] for model in caller.call("/v1/models").json["data"]}
+    cards = {model["id"]: model for model in caller.call("/v1/models").json["data"]}
+    assert cards["embed"]["licence"]["name"] == "Apache-2.0" and "licence" not in cards["qwen"]
+    states = {name: card["state"] for name, card in cards.items()}
     assert (states["lost"], states["odd"], states["qwen"], states["embed"]) == ("failed", "failed", "ready", "ready")
     refused = caller.call(CHAT, chat("odd"))
     assert (refused.status, refused.json["error"]["code"]) == (503, "model_failed")
