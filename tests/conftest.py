@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 from hypothesis import settings
+
+# a terminal's width is read once, when the consoles are made: before any test sets another one for itself
+os.environ.pop("COLUMNS", None)
+import serving.cli.output  # noqa: E402, F401
 
 # a shell that runs the suite in the background has its programs ignore Ctrl-C, and they would pass it on to the tests'
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
