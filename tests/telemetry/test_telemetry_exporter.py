@@ -166,6 +166,8 @@ def test_every_metric_of_the_table_is_told_with_its_help_and_type(
     assert (code, kind.split(";")[0]) == (200, accept.split(";")[0])
     families = {f.name: f for f in parse(text)}
     for metric in METRICS:
+        if metric.source == "controller":
+            continue  # no controller has told anything here
         if metric.source != "gateway" or metric.name in (
             "flotilla_requests_total",
             "flotilla_requests_in_flight",
