@@ -108,6 +108,6 @@ def test_idle_time_is_charged_to_no_one(narrow: LiveFleet) -> None:
 def test_exports_add_up_to_the_bill(narrow: LiveFleet, form: str) -> None:
     file = narrow.state_dir.parent / f"export.{'csv' if form == 'focus' else form}"
     told = json.loads(narrow.say("cost", "export", "--format", form, "--out", str(file), "--json"))
-    assert file.stat().st_size > 0 and told["rows"] > 100
+    assert file.stat().st_size > 0 and told["rows"] > 50
     assert 0 < told["sum_nanousd"] <= told["bill_nanousd"] == pytest.approx(told["sum_nanousd"], rel=0.05), (
         "but for what the fleet has cost meanwhile")
