@@ -64,7 +64,7 @@ async def main(fleet_file: str, book: str, address: str, carrier: str = "") -> N
     roster = Roster(fleet.tenants)
     ports = Ports(LedgerKeyring(ledger, settings.pepper(), roster=roster), OneReplica(address, carrier), records,
                   PrometheusMeter({name: model.slo for name, model in fleet.models.items()},
-                                      gen_ai=fleet.metrics.gen_ai),
+                                  gen_ai=fleet.metrics.gen_ai),
                   quotas=open_desk(fleet, book, ledger, roster), tracer=traces.tracer(fleet.traces, fleet.name),
                   access=AccessLog(fleet.logs, settings.state_dir / "logs", 0) if fleet.logs.access else None)
     server = GatewayServer(Gateway(fleet, ports, settings.gateway_secret(), roster), fleet.gateway,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import uvicorn
+from asgi_server import served
 from fake_fleet import FakeFleet
 from ledger_samples import PEPPER
 
@@ -48,18 +46,9 @@ def running(folder: Path, every_s: float = EVERY_S, api: str = "http://127.0.0.1
     rig = Rig(fake, ledger, text, plain, folder=folder)
     app = application(ledger, LedgerKeyring(ledger, PEPPER, max_age_s=0.05, miss_age_s=0.0), PEPPER, lambda: ("qwen",))
     add(app, Around(fake.fleet, ledger, fake.scrape, lambda: rig.run, api, folder / "reports"), every_s)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 10
-    while not server.started:
-        assert time.monotonic() < deadline and thread.is_alive(), "the console did not start"
-        time.sleep(0.005)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    rig.url = f"http://127.0.0.1:{port}/console/"
     try:
-        yield rig
+        with served(app) as url:
+            rig.url = f"{url}/console/"
+            yield rig
     finally:
-        server.force_exit = server.should_exit = True
-        thread.join(10)
         ledger.close()

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import postgres_server
 import pytest
 from live_calls import Caller
 from live_fleet import LiveFleet, fleet_file, no_interrupts, remains
 from otlp_collector import Collector
+from postgres_server import PostgresServer
 
 from serving import launch
 
@@ -43,12 +46,30 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Ite
                                                    admin={"enabled": True, "port": launch.free_port()}))
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        with up(live):
+            yield live
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def up(live: LiveFleet) -> Iterator[LiveFleet]:
+    """Started, and stopped and checked at the end."""
+    try:
         live.start()
         yield live
     finally:
         with no_interrupts():
             stop_and_check(live)
-        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for a ledger."""
+    if postgres_server.binaries() is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    with postgres_server.running() as server:
+        yield server
 
 
 def stop_and_check(live: LiveFleet) -> None:

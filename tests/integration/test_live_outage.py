@@ -15,12 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import postgres_server
 import pytest
 import yaml
-from conftest import stop_and_check
+from conftest import stop_and_check, up
 from live_calls import CHAT, Caller, chat
-from live_fleet import LiveFleet, engine_core, eventually, fleet_file, no_interrupts
+from live_fleet import LiveFleet, engine_core, eventually, fleet_file
 from postgres_server import PostgresServer
 from sqlalchemy import func, select
 
@@ -33,26 +32,13 @@ OWNER = "landlord"  # of all models; it calls none
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[PostgresServer]:
-    """The ledger's server."""
-    if postgres_server.binaries() is None:
-        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    with postgres_server.running() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def outage(database: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFleet]:
     """The fleet, up."""
     folder = tmp_path_factory.mktemp("outage")
     live = LiveFleet(folder / "state", differently_metered(fleet_file(folder, MODELS, (TENANT, OWNER))),
                      database_url=database.url(database.database()))
-    try:
-        live.start()
+    with up(live):
         yield live
-    finally:
-        with no_interrupts():
-            stop_and_check(live)
 
 
 def differently_metered(file: Path) -> Path:

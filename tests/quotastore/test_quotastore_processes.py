@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from redis_server import RedisServer
 
+from serving.bench.book import BookProcess
+
 HERE = Path(__file__).parent
 LIMIT = 137
 
@@ -22,8 +24,7 @@ def test_four_gateway_processes_let_exactly_one_limit_through(store: str, tmp_pa
         where = server.url
     else:
         where = str(tmp_path / "book.sock")
-        book = subprocess.Popen([sys.executable, "-m", "serving.bench.book", where], stdout=subprocess.PIPE)
-        assert book.stdout is not None and book.stdout.readline() == b"ready\n"
+        book = BookProcess(Path(where))
     command = [sys.executable, str(HERE / "gateway_process.py"), "100", str(LIMIT)]
     gateways = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     try:
@@ -37,8 +38,10 @@ def test_four_gateway_processes_let_exactly_one_limit_through(store: str, tmp_pa
             gateway.stdin.flush()  # type: ignore[union-attr]
         admitted = [int(gateway.stdout.readline()) for gateway in gateways]  # type: ignore[union-attr]
     finally:
-        for child in [*gateways, *([book] if book else [])]:
-            child.kill()
-            child.communicate()
+        for gateway in gateways:
+            gateway.kill()
+            gateway.communicate()
+        if book is not None:
+            book.stop()
     assert sum(admitted) == LIMIT
     assert len([n for n in admitted if n]) > 1, "more than one of them had a part"
