@@ -8,7 +8,8 @@ import signal
 from hypothesis import settings
 
 # a terminal's width is read once, when the consoles are made: before any test sets another one for itself
-os.environ.pop("COLUMNS", None)
+for of_a_terminal in ("COLUMNS", "FORCE_COLOR", "TTY_COMPATIBLE"):
+    os.environ.pop(of_a_terminal, None)
 import serving.cli.output  # noqa: E402, F401
 
 # a shell that runs the suite in the background has its programs ignore Ctrl-C, and they would pass it on to the tests'

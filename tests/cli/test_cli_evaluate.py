@@ -61,7 +61,7 @@ def told() -> dict:
 
 def test_the_table_fits_a_terminal_and_says_what_was_saved(capsys: pytest.CaptureFixture[str],
                                                            monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output.console, "width", 80)
+    monkeypatch.setattr(output.console, "_width", 80)  # setting `width` cannot be undone
     found = told()
     assert found["traces"]["azure-conv"]["gpu_hours_saved"] == pytest.approx(1 - 123.4 / 234.5)
     assert found["traces"]["azure-conv"]["policies"]["ray-default"]["setting"]["target_waiting"] == 5.0
