@@ -33,10 +33,15 @@ def check(
     file: FleetFile = None,
     engine: Annotated[bool, typer.Option("--engine", help="Ask the installed vLLM's own argument parser, too; takes "
                                                           "seconds.")] = False,
+    profiles: Annotated[Path | None, typer.Option(help="Engine profiles by model (YAML), as `flotilla profile fit` "
+                                                       "makes them: promises that those replicas cannot keep are "
+                                                       "refused.", show_default=False)] = None,
     json: Json = False,
 ) -> None:
     """Check a fleet file. Exits with 2 and names key, line and nearest right name when something is wrong."""
     path, found = load(file)
+    if profiles is not None:
+        hold_to(found, path, profiles)
     if engine:
         ask_vllm(found)
     book, now = price_book(found, path), time.time()
@@ -63,6 +68,18 @@ def check(
         console.print(f"    {change}", highlight=False, soft_wrap=True)
     for warning in warnings:
         console.print(f"[yellow]warning[/]  {warning}", highlight=False, soft_wrap=True)
+
+
+def hold_to(found: Fleet, path: Path, file: Path) -> None:
+    """Hold every model's promises to what its replica does by a file of engine profiles; models that it lacks are left
+    alone. Raises: ConfigError with the numbers."""
+    from serving.cli import simulated
+    from serving.fleet.autoscaling.slo import SloRule
+
+    known = simulated.read_profiles(file)
+    for name in found.models:
+        if known is not None and known.has(name, found.variant(name)):
+            simulated.service(found, name, {name: simulated.profile_of(found, path, name, known)}, SloRule(), 0.0)
 
 
 def ask_vllm(found: Fleet) -> None:

@@ -20,7 +20,7 @@ from serving.cli.output import stderr
 from serving.errors import ConfigError
 from serving.fleet.accelerators import AcceleratorProfile, price_range
 from serving.fleet.autoscaling import Policy, Variant
-from serving.fleet.autoscaling.capacity import shortest_ms
+from serving.fleet.autoscaling.capacity import impossible
 from serving.fleet.autoscaling.deciding import Rule
 from serving.fleet.autoscaling.hpa import Hpa
 from serving.fleet.autoscaling.queue import Queue
@@ -115,12 +115,8 @@ def _variant(found: Fleet, name: str, profile: EngineProfile, node_s: float) -> 
              else found.price_nanousd_per_hour(name))
     variant = Variant(found.variant(name), profile.steps, profile.kv_tokens, profile.max_num_seqs,
                       profile.max_batched_tokens, price, spec.replicas.min, spec.replicas.max, profile.start_s, node_s)
-    first, token = shortest_ms(variant)
-    if first > spec.slo.ttft_ms or token > spec.slo.tpot_ms:
-        raise ConfigError(
-            f"models.{name}.slo: impossible: a lonely request of one token takes {first:.3g} ms to its first token "
-            f"(promised {spec.slo.ttft_ms:g}) and {token:.3g} ms per further one (promised {spec.slo.tpot_ms:g}), "
-            "however many replicas there are")
+    if text := impossible(variant, spec.slo):
+        raise ConfigError(f"models.{name}.slo: {text}")
     return variant
 
 

@@ -168,6 +168,9 @@ class Fleet(Strict):
             if model.small_family is None and (
                     wrong := sizing.trouble(model, self.accelerators[model.accelerator], entry)):
                 raise wrong_value(("models", name, "catalogue"), wrong)
+            if model.small_family is None and (
+                    slow := sizing.impossible(model, self.accelerators[model.accelerator], entry)):
+                raise wrong_value(("models", name, "slo", slow[0]), slow[1])
         return self
 
     @staticmethod

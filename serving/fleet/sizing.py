@@ -15,7 +15,9 @@ from serving.fleet.models.fit import GIB, Demand, Fit, default_batched, fit
 from serving.fleet.models.shape import model_shape
 from serving.fleet.models.weights import Split
 from serving.fleet.modelspec import EngineSpec, ModelSpec
-from serving.fleet.roofline import Rates, rates
+from serving.fleet.roofline import Efficiency, Rates, decode_seconds, prefill_seconds, rates
+
+_PEAKS = Efficiency(compute=1.0, memory=1.0, link=1.0, step_s=0.0, message_s=0.0)  # what no engine goes beyond
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,26 @@ def tightness(model: ModelSpec, profile: AcceleratorProfile, entry: Entry) -> st
         return None
     return (f"{entry.title} leaves {of.fit.room / GIB:.1f} GiB on each device of {_devices(model, profile)} beyond one "
             f"request of {of.demand.context:,} tokens, and activations and overhead are estimates; try it first")
+
+
+def impossible(model: ModelSpec, profile: AcceleratorProfile, entry: Entry) -> tuple[str, str] | None:
+    """A promise that a request alone on a replica could not be given, were every peak of the data sheet reached: (its
+    key in the model's slo, why, in numbers). None where nothing that is known here speaks against them."""
+    device = spec_of(profile.accelerator)
+    if entry.pooling or device is None:
+        return None
+    of, slo = sized(model, profile, entry), model.slo
+    shape = model_shape(entry.name, entry.size, of.weights.format, of.demand.element_bytes)
+    least = {"ttft_ms": prefill_seconds(shape, device, 1, 0, of.split.devices, _PEAKS) * 1e3}
+    if "speculative_config" not in model.engine.args:  # with it a step may give several tokens
+        least["tpot_ms"] = decode_seconds(shape, device, 1, 1, of.split.devices, _PEAKS) * 1e3
+    for key, ms in least.items():
+        if ms > (promised := getattr(slo, key)):
+            return key, (f"{promised:g} ms is impossible: {entry.title} ({_weights_name(of)}) on "
+                         f"{_devices(model, profile)} needs at least {ms:.3g} ms for a request of one token that has a "
+                         "replica for itself, by the data sheet's peaks, however many replicas there are; promise "
+                         "more, or give it faster or more devices")
+    return None
 
 
 def split_of(engine: EngineSpec) -> Split:

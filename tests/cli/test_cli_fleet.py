@@ -9,6 +9,7 @@ import pytest
 
 from serving.cli.fleet import check, models, spread
 from serving.cli.load import context
+from serving.errors import ConfigError
 from serving.fleet.accelerator_book import COLUMNS
 from serving.fleet.catalogue import load
 
@@ -99,6 +100,21 @@ H100,nebius,,,on_demand,3.1,,2126-01-01T00:00:00Z,announced
         "accelerator_prices: accelerators.csv\naccelerators: "
         "{core: {kind: gpu, type: H100, memory_gib: 80, price: {provider: nebius}}}"))
     return file
+
+
+@pytest.mark.parametrize(("step_s", "refused"), [(0.01, False), (0.2, True)])
+def test_check_holds_promises_to_what_a_replica_was_seen_to_do(file: Path, tmp_path: Path, step_s: float,
+                                                              refused: bool) -> None:
+    (profiles := tmp_path / "profiles.yaml").write_text(
+        f"profiles: {{qwen: {{fixed_s: {step_s}, token_s: 0.0001, attention_s: 0, cache_s: 0, kv_tokens: 4096}}}}\n")
+    if not refused:
+        return check(file, profiles=profiles)
+    with pytest.raises(ConfigError) as error:
+        check(file, profiles=profiles)
+    assert "models.qwen.slo: impossible" in str(error.value)
+    assert "200 ms per further one (promised 80)" in str(error.value)
+    with pytest.raises(ConfigError, match="no such file"):
+        check(file, profiles=tmp_path / "none.yaml")
 
 
 def test_check_tells_a_price_change_before_it_comes(gpus: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,9 +62,9 @@ def test_stages_count_as_devices(tmp_path: Path) -> None:
 
 def test_what_the_file_says_wins(tmp_path: Path) -> None:
     model = fleet(tmp_path, """{catalogue: llama/llama-3.3-70b, accelerator: big, source: /mnt/llama,
-      slo: {ttft_ms: 9, tpot_ms: 8}, comparators: [],
+      slo: {ttft_ms: 90, tpot_ms: 80}, comparators: [],
       engine: {max_model_len: 4096, reasoning_parser: null, args: {enable_prefix_caching: false}}}""").models["it"]
-    assert (model.source, model.revision, model.slo.ttft_ms, model.comparators) == ("/mnt/llama", None, 9, ())
+    assert (model.source, model.revision, model.slo.ttft_ms, model.comparators) == ("/mnt/llama", None, 90, ())
     assert (model.engine.max_model_len, model.engine.max_num_seqs) == (4096, 64)
     # arguments are joined: the variant's, and the file's
     assert model.engine.args == {"kv_cache_dtype": "fp8", "enable_prefix_caching": False}

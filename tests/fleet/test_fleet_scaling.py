@@ -61,6 +61,36 @@ def test_what_cannot_be_is_told_with_its_place_and_the_numbers(tmp_path: Path, m
     assert f":{line_of(text, part)}" in said and all(word in said for word in words), said
 
 
+DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deployments"
+EVALUATION = (DEPLOYMENTS / "fleets/evaluation.yaml").read_text().replace("../", f"{DEPLOYMENTS}/").replace(
+    "name: evaluation", f"name: evaluation\ncatalogue: {DEPLOYMENTS}/catalogue")
+
+
+@pytest.mark.parametrize(("slo", "words"), [
+    ("{ttft_ms: 2000, tpot_ms: 10}", ["tpot_ms", "10 ms is impossible", "at least 14", "H200", "however many"]),
+    ("{ttft_ms: 9, tpot_ms: 60}", ["ttft_ms", "9 ms is impossible", "at least 14"]),
+    ("{ttft_ms: 15, tpot_ms: 15}", []),  # 70 GB by 4.8 TB/s: it could just be, for all that a data sheet says
+])
+def test_promises_beyond_the_data_sheet_are_refused_with_the_numbers(tmp_path: Path, slo: str,
+                                                                     words: list[str]) -> None:
+    text = EVALUATION.replace("slo: {ttft_ms: 2000, tpot_ms: 60}", f"slo: {slo}")
+    (file := tmp_path / "fleet.yaml").write_text(text)
+    if not words:
+        assert load(file).models["llama"].slo.tpot_ms == 15
+        return
+    with pytest.raises(ConfigError) as error:
+        load(file)
+    said = str(error.value)
+    assert f":{line_of(text, slo)}" in said and all(word in said for word in words), said
+
+
+def test_drafts_may_beat_a_step_per_token(tmp_path: Path) -> None:
+    text = EVALUATION.replace("slo: {ttft_ms: 2000, tpot_ms: 60}", "slo: {ttft_ms: 2000, tpot_ms: 10}\n    "
+                              "engine: {args: {speculative_config: {method: ngram, num_speculative_tokens: 4}}}")
+    (file := tmp_path / "fleet.yaml").write_text(text)
+    assert load(file).models["llama"].slo.tpot_ms == 10
+
+
 def test_scaling_differently_restarts_no_engine(tmp_path: Path) -> None:
     few, more = load(write(tmp_path)), load(write(tmp_path, with_scaling(FULL)))
     assert digests.of_model(few, "llama") == digests.of_model(more, "llama")

@@ -95,3 +95,13 @@ def shortest_ms(variant: Variant, prompt_tokens: int = 1) -> tuple[float, float]
     first = m.fixed * math.ceil(prompt_tokens / variant.batched_tokens) + m.token * prompt_tokens
     first += m.attention * prompt_tokens * (prompt_tokens - 1) / 2
     return first * 1e3, (m.fixed + m.token + (m.attention + m.cache) * prompt_tokens) * 1e3
+
+
+def impossible(variant: Variant, slo: Slo) -> str:
+    """Why no number of such replicas keeps the promises, with the numbers; empty: nothing speaks against them."""
+    first, token = shortest_ms(variant)
+    if first <= slo.ttft_ms and token <= slo.tpot_ms:
+        return ""
+    return (f"impossible: a lonely request of one token takes {first:.3g} ms to its first token (promised "
+            f"{slo.ttft_ms:g}) and {token:.3g} ms per further one (promised {slo.tpot_ms:g}), however many replicas "
+            "there are")
