@@ -217,6 +217,9 @@ class Fleet(Strict):
                     raise wrong_reference(at, other, self.models)
                 if other == name or other in model.fallback[:index]:
                     raise wrong_value(at, f"{other!r} is asked already; name each model once, and not {name!r} itself")
+            for tenant in model.slo.tenants:
+                if tenant not in self.tenants:
+                    raise wrong_reference(("models", name, "slo", "tenants", tenant), tenant, self.tenants)
             for adapter, said in model.adapters.items():
                 for index, tenant in enumerate(said.tenants or ()):
                     if tenant not in self.tenants:

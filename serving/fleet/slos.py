@@ -8,14 +8,34 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from serving.fleet.config import Strict
 from serving.fleet.records import RequestRecord
+from serving.fleet.specs import Name
 
 Promise = Literal["availability", "ttft", "tpot", "goodput"]
 PROMISES: tuple[Promise, ...] = ("availability", "ttft", "tpot", "goodput")
 Objective = Annotated[float, Field(gt=0, lt=1)]
+
+
+class TenantSlo(Strict):
+    """What the model promises to one tenant beyond what it promises to all. What is left out is as for all."""
+
+    ttft_ms: float | None = Field(None, gt=0, description="Time to first token, milliseconds.")
+    tpot_ms: float | None = Field(None, gt=0, description="Time per output token after the first, milliseconds.")
+    availability: Objective | None = Field(None, description="Share of requests that must not end in an error of the "
+                                                             "fleet.")
+    latency: Objective | None = Field(None, description="Share of streams that must keep ttft_ms, and share that must "
+                                                        "keep tpot_ms.")
+    goodput: Objective | None = Field(None, description="Share of requests that must keep all promises at once.")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> TenantSlo:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError(f"promises nothing of its own; give one of {', '.join(type(self).model_fields)}, or leave "
+                             "the tenant out: what is promised to all holds for it")
+        return self
 
 
 class Slo(Strict):
@@ -28,6 +48,14 @@ class Slo(Strict):
     latency: Objective = Field(0.95, description="Share of streams that must keep ttft_ms, and share that must keep "
                                                  "tpot_ms.")
     goodput: Objective = Field(0.9, description="Share of requests that must keep all promises at once.")
+    tenants: dict[Name, TenantSlo] = Field(default_factory=dict, description="What is promised to single tenants, with "
+                                           "error budgets and alerts of their own. Scaling and load tests keep to what "
+                                           "is promised to all.")
+
+    def own(self) -> dict[str, Slo]:
+        """What is promised to each tenant that has promises of its own, whole."""
+        return {name: self.model_copy(update={**said.model_dump(exclude_none=True), "tenants": {}})
+                for name, said in self.tenants.items()}
 
     def objective(self, promise: Promise) -> float:
         """The share of eligible requests that must be good."""

@@ -15,10 +15,12 @@ from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
 from serving.telemetry.exemplars import newer
+from serving.telemetry.metrics import METRICS
 
 log = logging.getLogger(__name__)
 OTHER = "other"
 LABEL = "tenant"
+_BOUNDED = frozenset(metric.name.removesuffix("_total") for metric in METRICS if metric.named)
 
 
 class Tenants:
@@ -67,7 +69,8 @@ def _read(file: Path | None) -> list[str]:
 
 
 class Capped:
-    """A collector with the label bounded. Samples that become one are added up."""
+    """A collector with the label bounded, but for metrics whose tenants the fleet file bounds. Samples that become one
+    are added up."""
 
     def __init__(self, collect: Callable[[], Iterable[Metric]], tenants: Tenants) -> None:
         self._collect, self._tenants = collect, tenants
@@ -79,7 +82,8 @@ class Capped:
     def collect(self) -> Iterator[Metric]:
         """The families."""
         for family in self._collect():
-            if any(LABEL in sample.labels for sample in family.samples):
+            if family.name.removesuffix("_total") not in _BOUNDED and any(
+                    LABEL in sample.labels for sample in family.samples):
                 family.samples = self._folded(family.samples)
             yield family
 

@@ -24,6 +24,7 @@ class PrometheusMeter:
         """`slos`: what each model promises. `gen_ai`: count by OpenTelemetry's names, too."""
         registry = registry or CollectorRegistry()
         self._slos, self._metrics = slos, GatewayMetrics(registry)
+        self._own = {(model, tenant): own for model, slo in slos.items() for tenant, own in slo.own().items()}
         self._gen_ai = GenAi(registry) if gen_ai else None
         self._known: dict[tuple[str, ...], Any] = {}
         for model in slos:  # a series that is there, at 0
@@ -65,17 +66,23 @@ class PrometheusMeter:
             if (per_token := time_per_output_token_s(record)) is not None:
                 of("flotilla_time_per_output_token_seconds", *who).observe(per_token, example)
         if (slo := self._slos.get(record.model)) is not None:
-            for promise, good in kept(record, slo).items():
-                of("flotilla_slo_eligible_total", *who, promise).inc()
-                missed = of("flotilla_slo_missed_total", *who, promise)  # made even where it stays at 0
-                if not good:
-                    missed.inc()
+            self._held(record, slo, "flotilla_slo_eligible_total", "flotilla_slo_missed_total")
+        if (own := self._own.get(who)) is not None:
+            self._held(record, own, "flotilla_tenant_promise_eligible_total", "flotilla_tenant_promise_missed_total")
         if cost_usd is not None:
             of("flotilla_request_cost_usd", *who).observe(cost_usd, example)
         if self._gen_ai is not None:
             self._gen_ai.answered(record, example)
         if record.adapter:
             self._by_adapter(record, cost_usd)
+
+    def _held(self, record: RequestRecord, slo: Slo, eligible: str, missed: str) -> None:
+        """Which of these promises it could keep, and which it did not."""
+        for promise, good in kept(record, slo).items():
+            self._of(eligible, record.model, record.tenant, promise).inc()
+            bad = self._of(missed, record.model, record.tenant, promise)  # made even where it stays at 0
+            if not good:
+                bad.inc()
 
     def _by_adapter(self, record: RequestRecord, cost_usd: float | None) -> None:
         """The same of an adapter, so that it can be told from its model and from others."""

@@ -26,7 +26,7 @@ COST_BUCKETS = tuple(m * 10.0**e for e in range(-9, 1) for m in (1.0, 2.0, 5.0))
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric family."""
+    """One metric family. `named`: its tenants are bounded by the fleet file, and none is counted as other."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -34,6 +34,7 @@ class Metric:
     help: str
     source: Literal["gateway", "controller", "ledger", "exporter"]
     buckets: tuple[float, ...] = ()
+    named: bool = False
 
     @property
     def unit(self) -> str:
@@ -100,6 +101,12 @@ METRICS = (
            "once). Errors of callers are left out.", "gateway"),
     Metric("flotilla_slo_missed_total", "counter", ("model", "tenant", "promise"),
            "Those of flotilla_slo_eligible_total that did not get what the promise says.", "gateway"),
+    Metric("flotilla_tenant_promise_eligible_total", "counter", ("model", "tenant", "promise"),
+           "Requests of tenants that the fleet file's slo makes promises of their own to: those that count for them. "
+           "Only these tenants, so all of them are named.", "gateway", named=True),
+    Metric("flotilla_tenant_promise_missed_total", "counter", ("model", "tenant", "promise"),
+           "Those of flotilla_tenant_promise_eligible_total that did not get what the tenant's own promise says.",
+           "gateway", named=True),
     Metric("flotilla_tokens_total", "counter", ("model", "tenant", "kind"),
            "Tokens of ended requests, as the engine counts: prompt, cached (part of prompt), completion.", "ledger"),
     Metric("flotilla_cost_usd_total", "counter", ("model", "tenant", "bucket"),

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import pytest_asyncio
-from ledger_samples import PEPPER, reading, request
+from ledger_samples import PEPPER, fresh, reading, request
+from safetensors.numpy import save_file
 
 from serving.admin.adapters import Place
 from serving.admin.app import application
@@ -22,14 +24,13 @@ from serving.fleet.specs import TenantSpec
 from serving.ledger import audit, keys, tenants
 from serving.ledger.keys import Grant
 from serving.ledger.live import LedgerKeyring
-from serving.ledger.store import Ledger
 
 FLEET = """
 name: sample
 prices: prices.json
 accelerators: {core: {kind: cpu, memory_gib: 2, cpus: 0.3, price_usd_per_hour: 0.04}}
 models:
-  qwen: {source: "small:qwen3", architecture: Qwen3ForCausalLM, accelerator: core, aliases: [chat],
+  qwen: {source: BASE, architecture: Qwen3ForCausalLM, accelerator: core, aliases: [chat],
          slo: {ttft_ms: 500, tpot_ms: 50}, lora: {max_rank: 16}, engine: {max_model_len: 2048}}
   bare: {source: "small:qwen3", architecture: Qwen3ForCausalLM, accelerator: core, slo: {ttft_ms: 500, tpot_ms: 50},
          engine: {max_model_len: 2048}}
@@ -42,11 +43,12 @@ class Admin:
     """A client of the API, with an admin's key."""
 
     def __init__(self, folder: Path) -> None:
-        self.ledger = Ledger.open(folder / "ledger.db")
+        self.ledger = fresh(folder / "ledger.db")
         tenants.seed(self.ledger, {"shop": TenantSpec(description="sells")}, 1.0)
         self.text, self.key = keys.create(self.ledger, "shop", "root", PEPPER, 1.0, Grant(scopes=("admin",)))
         app = application(self.ledger, LedgerKeyring(self.ledger, PEPPER, miss_age_s=0.0), PEPPER, lambda: NAMES,
-                          place=Place(parse(FLEET, "sample", Fleet), folder / "checkpoints"))
+                          place=Place(parse(FLEET.replace("BASE", str(folder / "base")), "sample", Fleet),
+                                      folder / "checkpoints"))
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://admin",
                                       headers={"authorization": f"Bearer {self.text}"})
 
@@ -154,8 +156,22 @@ async def test_every_path_is_among_those_that_were_tried(admin: Admin) -> None:
     assert all(o.get("description") or o.get("summary") for item in document["paths"].values() for o in item.values())
 
 
-async def test_an_adapter_from_its_addition_to_its_end(admin: Admin) -> None:
-    new = {"model": "chat", "name": "support", "source": "small:lora", "tenants": ["shop"]}
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """One that fits the model, which is there too."""
+    for name, said in (("base/config.json", {}), ("adapter/adapter_config.json", {"peft_type": "LORA", "r": 4})):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(json.dumps(said))
+    layer = "model.layers.0.self_attn.q_proj"
+    save_file({f"{layer}.weight": np.zeros((12, 8), np.float32)}, tmp_path / "base" / "model.safetensors")
+    save_file({f"base_model.model.{layer}.lora_A.weight": np.zeros((4, 8), np.float32),
+               f"base_model.model.{layer}.lora_B.weight": np.zeros((12, 4), np.float32)},
+              tmp_path / "adapter" / "adapter_model.safetensors")
+    return tmp_path / "adapter"
+
+
+async def test_an_adapter_from_its_addition_to_its_end(admin: Admin, adapter: Path) -> None:
+    new = {"model": "chat", "name": "support", "source": str(adapter), "tenants": ["shop"]}
     made = await admin.ask("POST", "adapters", new, 201)
     assert (made["model"], made["name"], made["tenants"], made["removed_at"]) == ("qwen", "support", ["shop"], None)
     assert (await admin.ask("GET", "adapters"))["data"] == [made]

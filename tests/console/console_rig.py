@@ -9,7 +9,7 @@ from pathlib import Path
 
 from asgi_server import served
 from fake_fleet import FakeFleet
-from ledger_samples import PEPPER
+from ledger_samples import PEPPER, fresh
 
 from serving.admin.app import application
 from serving.console.assemble import Around, add
@@ -38,7 +38,7 @@ class Rig:
 @contextmanager
 def running(folder: Path, every_s: float = EVERY_S, api: str = "http://127.0.0.1:9") -> Iterator[Rig]:
     """A console, served by a thread until the end. `api`: the gateway's address."""
-    ledger = Ledger.open(folder / "ledger.db")
+    ledger = fresh(folder / "ledger.db")
     fake = FakeFleet()
     tenants.seed(ledger, fake.fleet.tenants, 1.0)
     text, _ = keys.create(ledger, "shop", "root", PEPPER, 1.0, Grant(scopes=("admin",)))

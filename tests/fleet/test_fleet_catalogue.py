@@ -79,7 +79,19 @@ WRONG = {
         "slo: {ttft_ms",
         "slo: {zzz: 1, ttft_ms",
         "zzz",
-        ["known keys: availability, goodput, latency, tpot_ms, ttft_ms"],
+        ["known keys: availability, goodput, latency, tenants, tpot_ms, ttft_ms"],
+    ),
+    "a promise to a tenant that is not there": (
+        "slo: {ttft_ms",
+        "slo: {tenants: {dema: {ttft_ms: 5}}, ttft_ms",
+        "dema",
+        ["models.qwen.slo.tenants.dema", "did you mean 'demo'?"],
+    ),
+    "a promise of nothing": (
+        "slo: {ttft_ms",
+        "slo: {tenants: {demo: {}}, ttft_ms",
+        "demo",
+        ["models.qwen.slo.tenants.demo", "promises nothing of its own"],
     ),
     "a key that is missing": (
         "    architecture: Qwen3ForCausalLM\n",

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from serving.fleet.records import RequestRecord, Tokens
-from serving.fleet.slos import PROMISES, Slo, kept, time_per_output_token_s
+from serving.fleet.slos import PROMISES, Slo, TenantSlo, kept, time_per_output_token_s
 
 SLO = Slo(ttft_ms=500, tpot_ms=50)
 WHOLE = RequestRecord("flo-1", "", "demo", "k1", "qwen", "chat_completions", 200, "finished", 0.0, 1.4, False)
@@ -49,3 +49,12 @@ def test_objectives() -> None:
     for wrong in (0, 1, 1.5):
         with pytest.raises(ValidationError):
             Slo(ttft_ms=500, tpot_ms=50, availability=wrong)
+
+
+def test_a_tenants_promises_are_the_models_but_for_what_they_say() -> None:
+    slo = Slo(ttft_ms=500, tpot_ms=50, availability=0.99, tenants={"shop": TenantSlo(ttft_ms=200, goodput=0.95)})
+    assert slo.own() == {"shop": Slo(ttft_ms=200, tpot_ms=50, availability=0.99, goodput=0.95)}
+    assert kept(replace(STREAM, ttft_s=0.3), slo)["ttft"] and not kept(replace(STREAM, ttft_s=0.3),
+                                                                       slo.own()["shop"])["ttft"]
+    with pytest.raises(ValidationError, match="promises nothing of its own"):
+        TenantSlo()

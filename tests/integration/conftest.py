@@ -42,7 +42,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Ite
     traces = {"endpoint": collector.endpoint, "sample_ratio": 0}  # what callers trace, and nothing else
     budget = {"limits": {"budget_per_day": {"soft_usd": 1000, "hard_usd": 2000}}}  # has panels
     tenants = dict.fromkeys(TENANTS, {}) | {"watcher": budget}
-    live = LiveFleet(folder / "state", fleet_file(folder, ("qwen", "llama"), tenants, traces=traces,
+    live = LiveFleet(folder / "state", fleet_file(folder, ("qwen", "llama"), tenants, ("watcher",), traces=traces,
                                                    admin={"enabled": True, "port": launch.free_port()}))
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -12,6 +12,7 @@ from live_calls import CHAT, Caller, chat
 from live_fleet import ROOT, LiveFleet, eventually
 from prometheus_server import Prometheus, program, running
 
+from serving.fleet.slos import PROMISES
 from serving.telemetry.dashboards.build import Panel, dashboards
 
 pytestmark = pytest.mark.integration
@@ -157,6 +158,14 @@ def test_every_dashboard_query_has_an_answer(prometheus: Prometheus, watched: fl
             prometheus.ask(asked)
         else:
             eventually(lambda asked=asked: prometheus.ask(asked), query, 60, 0.5)
+
+
+def test_a_tenants_own_promises_have_an_error_budget_that_is_whole(prometheus: Prometheus, watched: float) -> None:
+    left = f'flotilla:tenant_promise_budget_left:ratio{{tenant="{TENANT}"}}'
+    found = eventually(lambda: prometheus.series(left), "a budget", 60, 0.5)
+    assert {(labels["model"], labels["promise"]) for labels, _ in found} == {
+        (model, promise) for model in ("qwen", "llama") for promise in PROMISES}
+    assert {value for _, value in found} == {1.0}
 
 
 def test_no_alert_fires_while_the_fleet_serves(prometheus: Prometheus, watched: float) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import text
@@ -28,6 +31,22 @@ PRICE = 3_000_000_000
 PEPPER = b"pepper"
 FIT = StepFit(0.001, 2e-6, 3e-10, 4e-9, 500, 0.03)
 SEGMENT = Segment("prefill", 1, 8, 2, 44.5, 3, 1 / 3, 5_000_000, 7)
+
+
+@cache
+def _empty() -> bytes:
+    """A ledger without rows, as a file: its migrations need not run again for each test."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "ledger.db"
+        Ledger.open(file).close()
+        assert [file] == list(Path(folder).iterdir()), "nothing of it waits in a file beside it"
+        return file.read_bytes()
+
+
+def fresh(file: Path) -> Ledger:
+    """A new ledger at `file`, open."""
+    file.write_bytes(_empty())
+    return Ledger.open(file)
 
 
 def request(number: int, **changes: Any) -> RequestRecord:

@@ -44,6 +44,12 @@ def test_what_has_no_tenants_stays_as_it_is() -> None:
     assert [(s.labels, s.value) for s in out.samples] == [({"model": "qwen"}, 3)]
 
 
+def test_who_has_promises_of_its_own_is_always_named() -> None:
+    own = CounterMetricFamily("flotilla_tenant_promise_missed", "y", labels=("tenant", "code"))
+    own.add_metric(("late", ""), 3)
+    assert collected(Tenants(1, ["first"]), own) == {("late", ""): 3}
+
+
 def test_an_exporter_that_starts_again_names_the_same_tenants(tmp_path: Path) -> None:
     file = tmp_path / "named.json"
     first = Tenants(3, ["a"], file)

@@ -23,7 +23,7 @@ import pytest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_server import Prometheus
 
-from serving.fleet.slos import Slo
+from serving.fleet.slos import Slo, TenantSlo
 from serving.telemetry.dashboards.build import Panel, dashboards
 from serving.telemetry.exporter import Sample, serve, serve_pod
 from serving.telemetry.metrics import METRICS
@@ -31,14 +31,14 @@ from serving.telemetry.rules.build import rule_file
 
 REPOSITORY = Path(__file__).parents[2]
 MINUTES, EACH = 8, (6, 4, 2)  # requests that the three answer in a minute
-SLO = Slo(ttft_ms=500, tpot_ms=50)
+SLO = Slo(ttft_ms=500, tpot_ms=50, tenants={"shop": TenantSlo(ttft_ms=200)})
 GATEWAY = f"""
 import json, sys
 sys.path.insert(0, {str(REPOSITORY)!r})
 from serving.fleet.records import RequestRecord, Tokens
 from serving.fleet.slos import Slo
 from serving.telemetry.meter import PrometheusMeter
-meter = PrometheusMeter({{"qwen": Slo(ttft_ms=500, tpot_ms=50)}})
+meter = PrometheusMeter({{"qwen": Slo.model_validate_json({SLO.model_dump_json(exclude_defaults=True)!r})}})
 for line in sys.stdin:
     asked = json.loads(line)
     for n in asked["requests"]:
@@ -215,11 +215,21 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Prome
         yield made
 
 
-RECORDED = {rule["record"]: rule["expr"] for group in rule_file({"qwen": SLO}, 1)["groups"] for rule in group["rules"]
-            if "record" in rule}
-BUDGET = " or ".join(
-    f'label_replace(label_replace({rule["expr"]}, "model", "qwen", "", ""), '
-    f'"promise", "{rule["labels"]["promise"]}", "", "")' for rule in rule_file({"qwen": SLO}, 1)["groups"][0]["rules"])
+RULES = [rule for group in rule_file({"qwen": SLO}, 1)["groups"] for rule in group["rules"] if "record" in rule]
+
+
+def recorded(name: str) -> str:
+    """What records a series; series of one value each have several rules."""
+    rules = [rule for rule in RULES if rule["record"] == name]
+    if "labels" not in rules[0]:
+        return rules[0]["expr"]
+    each = []
+    for rule in rules:
+        expr = rule["expr"]
+        for label, value in rule["labels"].items():
+            expr = f'label_replace({expr}, "{label}", "{value}", "", "")'
+        each.append(expr)
+    return " or ".join(each)
 
 
 def asked(query: str) -> str:
@@ -227,7 +237,7 @@ def asked(query: str) -> str:
     query = re.sub(r"\$(model|tenant)", ".*", query).replace("$__rate_interval", "5m")
     for _ in range(2):
         query = re.sub(r"(flotilla:[\w:]+)(\{[^}]*\})?",
-                       lambda found: f"({BUDGET if found[1].endswith('budget:ratio') else RECORDED[found[1]]})", query)
+                       lambda found: f"({recorded(found[1])})", query)
     return query
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from prometheus_client import CollectorRegistry
 
 from serving.fleet.records import RequestRecord, Tokens
-from serving.fleet.slos import Slo
+from serving.fleet.slos import Slo, TenantSlo
 from serving.telemetry.meter import PrometheusMeter
 
 
@@ -29,6 +29,20 @@ def test_promises_are_counted_by_model_tenant_and_promise() -> None:
     assert counted(registry, "flotilla_slo_missed_total", "ttft") == 1
     assert counted(registry, "flotilla_slo_missed_total", "tpot") == 1, "100 ms a token, then 20"
     assert counted(registry, "flotilla_slo_missed_total", "availability") == 0, "a series that is there, at 0"
+
+
+def test_a_tenants_own_promises_are_counted_beside_the_models() -> None:
+    registry = CollectorRegistry()
+    slo = Slo(ttft_ms=500, tpot_ms=50, tenants={"demo": TenantSlo(ttft_ms=50), "other": TenantSlo(ttft_ms=1)})
+    meter = PrometheusMeter({"qwen": slo}, registry)
+    meter.answered(record(), 1e-6)
+    meter.answered(replace(record(), tenant="third"), 1e-6)
+    for promise, to_all, own in (("ttft", 0, 1), ("availability", 0, 0), ("tpot", 1, 1), ("goodput", 1, 1)):
+        assert counted(registry, "flotilla_slo_missed_total", promise) == to_all
+        assert counted(registry, "flotilla_tenant_promise_missed_total", promise) == own
+        assert counted(registry, "flotilla_tenant_promise_eligible_total", promise) == 1
+    assert registry.get_sample_value("flotilla_tenant_promise_eligible_total", {
+        "model": "qwen", "tenant": "third", "promise": "ttft"}) is None, "nothing was promised to it alone"
 
 
 def test_gauges_of_every_model_are_there_from_the_start() -> None:

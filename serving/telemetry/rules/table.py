@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter
 
@@ -36,24 +36,50 @@ def alerts() -> tuple[Alert, ...]:
     return (*BUDGET, *TypeAdapter(list[Alert]).validate_python(read))
 
 
-def _burn(long: str, short: str, rate: float, by: str = "model, promise", kind: str = "slo", of: str = "") -> str:
+class _Promises(NamedTuple):
+    """Whose misses are held against which budget: what the recorded series are called, and the labels of one."""
+
+    missed: str
+    each: str
+    budget: str
+    per: str
+
+
+_MODEL, _EACH = "model, promise", "model, tenant, promise"
+_TO_ALL = _Promises("slo", _MODEL, "slo", _MODEL)
+_TO_ALL_BY_TENANT = _Promises("tenant_slo", _EACH, "slo", _MODEL)
+_TO_ONE = _Promises("tenant_promise", _EACH, "tenant_promise", _EACH)
+
+
+def _burn(of: _Promises, long: str, short: str, rate: float, only: str = "") -> str:
     """Both windows burn the budget `rate` times as fast as it may be burned.
 
     A budget of a tenth cannot be burned 14 times as fast, so what must be missed at most counts from three quarters on.
     """
-    limit = f"clamp_max({rate:g} * flotilla:slo_budget:ratio, 0.75)"
-    group = "group_left " if kind != "slo" else ""
-    parts = [f"flotilla:{kind}_missed:ratio_rate{window}{of} > on (model, promise) {group}{limit}"
+    limit = f"clamp_max({rate:g} * flotilla:{of.budget}_budget:ratio, 0.75)"
+    group = "group_left " if of.each != of.per else ""
+    parts = [f"flotilla:{of.missed}_missed:ratio_rate{window}{only} > on ({of.per}) {group}{limit}"
              for window in (long, short)]
-    return f"({parts[0]} and on ({by}) {parts[1]})"
+    return f"({parts[0]} and on ({of.each}) {parts[1]})"
+
+
+def _fast(of: _Promises) -> str:
+    return f"({_burn(of, '1h', '5m', 14.4)} or {_burn(of, '6h', '30m', 6)}) and {_enough(of)}"
+
+
+def _slowly(of: _Promises) -> str:
+    return f"({_burn(of, '1d', '2h', 3)} or {_burn(of, '3d', '6h', 1)}) and {_enough(of)}"
+
+
+def _enough(of: _Promises) -> str:
+    return f"on ({of.each}) flotilla:{of.missed}_eligible:increase1h >= 20"
 
 
 _GOODPUT = '{promise="goodput"}'
-_ENOUGH = "flotilla:slo_eligible:increase1h >= 20"
 BUDGET = (
     Alert.model_validate({
         "alert": "FlotillaErrorBudgetBurnsFast", "group": "slo", "severity": "page", "for": "2m",
-        "expr": f"({_burn('1h', '5m', 14.4)} or {_burn('6h', '30m', 6)}) and on (model, promise) {_ENOUGH}",
+        "expr": _fast(_TO_ALL),
         "summary": "{{ $labels.model }} misses its {{ $labels.promise }} promise for {{ $value | humanizePercentage }} "
                    "of requests",
         "impact": "At this pace the error budget of 30 days is gone within days. Callers notice now.",
@@ -66,7 +92,7 @@ BUDGET = (
         ]}),
     Alert.model_validate({
         "alert": "FlotillaErrorBudgetBurnsSlowly", "group": "slo", "severity": "ticket", "for": "15m",
-        "expr": f"({_burn('1d', '2h', 3)} or {_burn('3d', '6h', 1)}) and on (model, promise) {_ENOUGH}",
+        "expr": _slowly(_TO_ALL),
         "summary": "{{ $labels.model }} misses its {{ $labels.promise }} promise more often than it may",
         "impact": "The error budget of 30 days will not last for 30 days.",
         "steps": [
@@ -75,12 +101,36 @@ BUDGET = (
         ]}),
     Alert.model_validate({
         "alert": "FlotillaTenantGoodputLow", "group": "slo", "severity": "ticket", "for": "15m",
-        "expr": f"{_burn('1d', '2h', 3, 'model, promise, tenant', 'tenant_slo', _GOODPUT)} "
-                "and on (model, promise, tenant) flotilla:tenant_slo_eligible:increase1h >= 20",
+        "expr": f"{_burn(_TO_ALL_BY_TENANT, '1d', '2h', 3, _GOODPUT)} and {_enough(_TO_ALL_BY_TENANT)}",
         "summary": "{{ $labels.tenant }} gets less than {{ $labels.model }} promises",
         "impact": "One team is served worse than the model's objective, though the fleet as a whole may keep it.",
         "steps": [
             "Compare with the other tenants of the model: if all are low, see FlotillaErrorBudgetBurnsSlowly.",
             "If it is this one alone: long prompts, a burst above its share (`weight` in the fleet file), or a quota.",
+        ]}),
+    Alert.model_validate({
+        "alert": "FlotillaTenantBudgetBurnsFast", "group": "slo", "severity": "page", "for": "2m",
+        "expr": _fast(_TO_ONE),
+        "summary": "{{ $labels.model }} misses its own {{ $labels.promise }} promise to {{ $labels.tenant }} for "
+                   "{{ $value | humanizePercentage }} of its requests",
+        "impact": "At this pace what was promised to this tenant for 30 days is broken within days; other tenants may "
+                  "be served as promised.",
+        "steps": [
+            "If FlotillaErrorBudgetBurnsFast fires for the model too, go by its runbook: all tenants are concerned.",
+            "If it is this one alone: long prompts, a burst above its share (`weight` in the fleet file), or others' "
+            "bursts before it. `flotilla usage` shows who sends what.",
+            "A higher `weight` or keys of the class `interactive` put it before others in the queue.",
+        ]}),
+    Alert.model_validate({
+        "alert": "FlotillaTenantBudgetBurnsSlowly", "group": "slo", "severity": "ticket", "for": "15m",
+        "expr": _slowly(_TO_ONE),
+        "summary": "{{ $labels.model }} misses its own {{ $labels.promise }} promise to {{ $labels.tenant }} more "
+                   "often than it may",
+        "impact": "The error budget of 30 days of this tenant will not last for 30 days.",
+        "steps": [
+            "`flotilla:tenant_promise_budget_left:ratio` shows how much is left and since when it falls.",
+            "Scaling keeps to what is promised to all: if that is looser, make it tighter, add replicas, or give the "
+            "tenant a model of its own.",
+            "Or say what is true: change `slo.tenants` of the model in the fleet file.",
         ]}),
 )
