@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -22,6 +22,8 @@ _WINDOW_S = 120.0  # else the pace since then, so that a model with long answers
 _FIRST_GUESS_S = 1.0  # per request, before anything has finished
 _LEARN = 0.2  # how much one request changes what its tenant's are taken to be
 _TENANTS = 1_000
+_LATELY_S = 60.0  # a tenant that was here so long ago may come again
+_FEW_SEATS, _SPARE_PART = 4, 16  # of so few seats none is kept free; of more, one in so many, at least one
 
 
 class Weights(Protocol):
@@ -82,11 +84,11 @@ class FairQueue(Generic[T]):
         found = self.serve()
         return None if found is None else (found.tenant, found.item)
 
-    def serve(self) -> Served[T] | None:
-        """The next item by fair order, and what it was charged as."""
-        if not self._size:
+    def serve(self, passed: Container[str] = ()) -> Served[T] | None:
+        """The next item by fair order, and what it was charged as. `passed`: tenants whose turn it is not."""
+        tenant = min((t for t in self._start if t not in passed), key=lambda t: self._start[t], default=None)
+        if tenant is None:
             return None
-        tenant = min(self._start, key=lambda t: self._start[t])
         _, _, factor, item = self._items[tenant].pop(0)
         self._now = self._start[tenant]
         charged = max(1e-6, self._work.get(tenant, 0.0) or self._mean())
@@ -111,6 +113,10 @@ class FairQueue(Generic[T]):
         else:
             self._ended.pop(tenant, None)
 
+    def tenants(self) -> Collection[str]:
+        """Who waits."""
+        return self._items.keys()
+
     def remove(self, tenant: str, item: T) -> bool:
         """Take an item out; whether it was there."""
         waiting = self._items.get(tenant, [])
@@ -132,6 +138,55 @@ class FairQueue(Generic[T]):
             self._ended[tenant] = self._start.pop(tenant)
             # Nobody waits: nobody was passed over, so nothing is owed.
             self._ended = {t: end for t, end in self._ended.items() if end > self._now} if self._size else {}
+
+    def _weight(self, tenant: str) -> float:
+        return self._weights.get(tenant, 1.0)
+
+
+class Crowd:
+    """Who has been at a model lately, and who holds more than its part of the seats while others may come.
+
+    A fair queue alone lets a tenant wait for the next seat that another's long answers leave. So where several tenants
+    are about, the last seats of each replica are not for one that has its part already: whoever has less finds one.
+    """
+
+    def __init__(self, weights: Weights | Mapping[str, float]) -> None:
+        self._weights = weights
+        self._seen: dict[str, float] = {}
+        self._held: dict[str, int] = {}
+
+    def came(self, tenant: str, now: float) -> None:
+        """A request of this tenant is here."""
+        if len(self._seen) >= _TENANTS and tenant not in self._seen:
+            self._forget(now)
+        self._seen[tenant] = now
+
+    def took(self, tenant: str) -> None:
+        """It has a seat."""
+        self._held[tenant] = self._held.get(tenant, 0) + 1
+
+    def left(self, tenant: str) -> None:
+        """And gave it back."""
+        held = self._held.get(tenant, 0) - 1
+        if held > 0:
+            self._held[tenant] = held
+        else:
+            self._held.pop(tenant, None)
+
+    def spare(self, tenant: str, seats: int, capacity: int, now: float) -> int:
+        """Seats of each replica, of `seats`, that are not for this tenant now. `capacity`: all replicas' seats."""
+        if len(self._seen) < 2 or seats < _FEW_SEATS:
+            return 0
+        self._forget(now)
+        here = self._seen.keys() | self._held.keys() | {tenant}
+        if len(here) < 2:
+            return 0
+        part = capacity * self._weight(tenant) / sum(map(self._weight, here))
+        return max(1, seats // _SPARE_PART) if self._held.get(tenant, 0) >= part else 0
+
+    def _forget(self, now: float) -> None:
+        if min(self._seen.values()) < now - _LATELY_S:
+            self._seen = {t: at for t, at in self._seen.items() if at >= now - _LATELY_S}
 
     def _weight(self, tenant: str) -> float:
         return self._weights.get(tenant, 1.0)

@@ -87,17 +87,19 @@ class Balancer:
         self._load = {r.replica_id: self._load.get(r.replica_id, 0) for r in self._replicas}
         self._total = sum(self._load.values())
 
-    def choose(self, key: int | None, exclude: Collection[str] = (), adapter: int | None = None) -> Replica | None:
+    def choose(self, key: int | None, exclude: Collection[str] = (), adapter: int | None = None,
+               spare: int = 0) -> Replica | None:
         """The replica for a conversation (None: no conversation). None: there is none with room.
 
-        `adapter`: a key of the LoRA adapter that it uses; replicas that have it come first.
+        `adapter`: a key of the LoRA adapter that it uses; replicas that have it come first. `spare`: seats of each
+        replica that are not for this one.
         A question only: asked twice it answers alike; `begin` is what counts and moves the turn.
         """
         if adapter is not None and len(self._seeds) > 1:
-            return self._with_adapter(adapter, key, exclude)
+            return self._with_adapter(adapter, key, exclude, self._max - spare)
         if key is not None and self._policy == "prefix":
-            return self._by_hash(key, exclude)
-        load, best, least = self._load, None, self._max
+            return self._by_hash(key, exclude, self._max - spare)
+        load, best, least = self._load, None, self._max - spare
         for replica in self._twice[self._turn : self._turn + len(self._replicas)]:
             name = replica.replica_id
             if load[name] < least and name not in exclude:
@@ -106,14 +108,14 @@ class Balancer:
                 best, least = replica, load[name]
         return best
 
-    def _with_adapter(self, adapter: int, key: int | None, exclude: Collection[str]) -> Replica | None:
+    def _with_adapter(self, adapter: int, key: int | None, exclude: Collection[str], most: int) -> Replica | None:
         """The replica for a conversation among the adapter's homes; beyond them only when all of those are full."""
         load = self._load
         order = sorted((s for s in self._seeds if s[1].replica_id not in exclude), reverse=True,
                        key=lambda seed: mix(adapter, seed[0]))
         if not order:
             return None
-        bound = self._bound(sum(load[replica.replica_id] for _, replica in order), len(order))
+        bound = self._bound(sum(load[replica.replica_id] for _, replica in order), len(order), most)
         homes = -(-(self._by_adapter.get(adapter, 0) + 1) // bound)
         for count in range(min(homes, len(order)), len(order) + 1):
             free = [(seed, replica) for seed, replica in order[:count] if load[replica.replica_id] < bound]
@@ -124,19 +126,19 @@ class Balancer:
             return max(free, key=lambda seed: mix(key, seed[0]))[1]
         return None
 
-    def _bound(self, total: int, count: int) -> int:
+    def _bound(self, total: int, count: int, most: int) -> int:
         """Requests that a replica may have before others come first. Someone is always below it unless all are at the
         limit: the least busy is at most at the mean."""
-        return int(min(self._max, max(_UNHURRIED, -(-self._factor * (total + 1) // count))))
+        return int(min(most, max(_UNHURRIED, -(-self._factor * (total + 1) // count))))
 
-    def _by_hash(self, key: int, exclude: Collection[str]) -> Replica | None:
+    def _by_hash(self, key: int, exclude: Collection[str], most: int) -> Replica | None:
         seeds, total, load = self._seeds, self._total, self._load
         if exclude:
             seeds = [s for s in seeds if s[1].replica_id not in exclude]
             total = sum(load[r.replica_id] for _, r in seeds)
         if not seeds:
             return None
-        bound = self._bound(total, len(seeds))
+        bound = self._bound(total, len(seeds), most)
         best, best_hash = None, -1
         for seed, replica in seeds:
             if load[replica.replica_id] < bound and (hashed := mix(key, seed)) > best_hash:
@@ -161,6 +163,11 @@ class Balancer:
         if self._load.get(replica_id, 0) > 0:
             self._load[replica_id] -= 1
             self._total -= 1
+
+    @property
+    def seats(self) -> int:
+        """Requests that one replica may have in flight."""
+        return self._max
 
     def in_flight(self) -> int:
         """Requests in flight at the replicas there are."""

@@ -19,8 +19,9 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 DEFAULT_SCOPES: tuple[Scope, ...] = ("inference", "usage")
 Priority = Literal["interactive", "standard", "batch"]
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
-# vLLM's scheduler serves lower numbers first; in the gateway's queue a class multiplies its tenant's weight
-ENGINE_PRIORITY: dict[Priority, int] = {"interactive": -1, "standard": 0, "batch": 1}
+# vLLM's scheduler serves lower numbers first (those between are for who has its part of the seats already); in the
+# gateway's queue a class multiplies its tenant's weight
+ENGINE_PRIORITY: dict[Priority, int] = {"interactive": -2, "standard": 0, "batch": 2}
 QUEUE_WEIGHT: dict[Priority, float] = {"interactive": 4.0, "standard": 1.0, "batch": 0.25}
 
 

@@ -301,8 +301,8 @@ class Gateway:
 
         def to(place: Place) -> bytes:
             members = dict(more)
-            if (rank or body.asks_priority) and place.model in self._ranks and endpoint.ranked:
-                members["priority"] = rank
+            if (rank or place.over or body.asks_priority) and place.model in self._ranks and endpoint.ranked:
+                members["priority"] = rank + place.over
             if not plain or place.model != target.model:
                 members["model"] = target.asked_of(place.model)
             if endpoint.name == "responses":

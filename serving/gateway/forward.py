@@ -137,9 +137,9 @@ class Forward:
         return any(r.replica_id not in tried for m in target.chain for r in self._lanes[m].balancer.replicas)
 
     async def _place(self, call: Call, target: Target, exchange: Exchange) -> Place:
-        if call.held_by:
-            return self._held(call, target)
         assert exchange.principal is not None
+        if call.held_by:
+            return self._held(call, target, exchange.principal.tenant)
         tenant, priority = exchange.principal.tenant, exchange.principal.priority
         chain = target.chain
         several = any(len(self._lanes[model].balancer.replicas) > 1 for model in chain)
@@ -164,12 +164,12 @@ class Forward:
         if self._directory.state(model) == "scaled_to_zero":
             await self._directory.wake(model)
 
-    def _held(self, call: Call, target: Target) -> Place:
+    def _held(self, call: Call, target: Target, tenant: str) -> Place:
         lanes = [self._lanes[m] for m in target.chain] if target.chain else list(self._lanes.values())
         for lane in lanes:
             replica = lane.balancer.by_tag(call.held_by)
             if replica is not None and replica.replica_id not in call.tried:
-                return lane.at(replica)
+                return lane.at(replica, tenant=tenant)
         raise UnknownResponse(call.response)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from serving.errors import ModelFailed, NoReplica, Overloaded, TooManyWaiting
-from serving.fleet.admission import DrainRate, FairQueue, Weights
+from serving.fleet.admission import Crowd, DrainRate, FairQueue, Weights
 from serving.fleet.balance import Balancer, Replica
 from serving.fleet.catalogue import ModelSpec
 from serving.fleet.tenants import ENGINE_PRIORITY, QUEUE_WEIGHT, Priority
@@ -34,6 +34,7 @@ class Place:
     charged: float = 0.0  # work, by the queue in which it waited
     factor: float = 1.0
     cold_s: float = 0.0  # waited for a first replica
+    over: bool = False  # its tenant had its part of the seats already, while others were about
 
 
 @dataclass(eq=False)
@@ -57,6 +58,7 @@ class Lane:
         self._limits, self._directory, self._meter = limits, directory, meter
         self._balancer = Balancer(spec.routing, max(1, -(-seats // share)))
         self._queue: FairQueue[_Waiter] = FairQueue(limits.max_queue, weights)
+        self._crowd = Crowd(weights)
         self._drain = DrainRate()
         self._seen: object = None
         self._absent = 0  # requests that wait for a first replica
@@ -93,22 +95,32 @@ class Lane:
         return place
 
     def _free(self, key: int | None, exclude: Collection[str], adapter: int | None, tenant: str) -> Place | None:
+        self._crowd.came(tenant, self._loop.time())
         if len(self._queue):
             return None
-        replica = self._choose(key, exclude, adapter)
-        return None if replica is None else self.at(replica, adapter, tenant)
+        spare = self._spare(tenant)
+        replica = self._choose(key, exclude, adapter, spare)
+        return None if replica is None else self.at(replica, adapter, tenant, over=spare > 0)
 
     def at(self, replica: Replica, adapter: int | None = None, tenant: str = "", charged: float = 0.0,
-           factor: float = 1.0) -> Place:
+           factor: float = 1.0, over: bool = False) -> Place:
         """A seat at this replica, full or not."""
         self._balancer.begin(replica.replica_id, adapter)
+        self._crowd.took(tenant)
         self._meter.begin(self.model)
-        return Place(self.model, replica, adapter, tenant, charged, factor)
+        return Place(self.model, replica, adapter, tenant, charged, factor, over=over)
 
-    def _choose(self, key: int | None, exclude: Collection[str] = (), adapter: int | None = None) -> Replica | None:
+    def _choose(self, key: int | None, exclude: Collection[str] = (), adapter: int | None = None,
+                spare: int = 0) -> Replica | None:
         if self._suspects:
             exclude = {*exclude, *self._avoided()}
-        return self.balancer.choose(key, exclude, adapter)
+        return self.balancer.choose(key, exclude, adapter, spare)
+
+    def _spare(self, tenant: str) -> int:
+        """Seats of each replica that are kept from a tenant for those that have fewer."""
+        if 2 * self._balancer.in_flight() < self._balancer.capacity():
+            return 0
+        return self._crowd.spare(tenant, self._balancer.seats, self.balancer.capacity(), self._loop.time())
 
     async def enter(self, tenant: str, key: int | None, exclude: Collection[str] = (), adapter: int | None = None,
                     priority: Priority = "standard", patience_s: float = math.inf) -> Place:
@@ -134,6 +146,7 @@ class Lane:
     def leave(self, place: Place, answered: bool, work: float | None = None) -> None:
         """Give a seat back; who is next by fair order gets it. `answered`: the replica did its work, `work` of it."""
         self._balancer.end(place.replica.replica_id, place.adapter)
+        self._crowd.left(place.tenant)
         self._meter.end(self.model)
         if answered:
             self._drain.done(self._loop.time())
@@ -192,6 +205,7 @@ class Lane:
         late = self._loop.call_later(self._limits.max_wait_s, self._late, tenant, waiter)
         if self._tick is None:
             self._tick = self._loop.call_later(_TICK_S, self._ticked)
+        self._serve()  # those who wait may be kept from a seat that is for this one
         try:
             return await waiter.seat
         except asyncio.CancelledError:
@@ -218,13 +232,17 @@ class Lane:
     def _serve(self) -> None:
         """Give free seats to those who wait."""
         while len(self._queue) and self._choose(None) is not None:
-            found = self._queue.serve()
-            assert found is not None
-            waiter = found.item
+            spare = {tenant: self._spare(tenant) for tenant in self._queue.tenants()}
+            passed = {tenant for tenant, seats in spare.items() if seats and self._choose(None, spare=seats) is None}
+            found = self._queue.serve(passed)
+            if found is None:
+                return  # what is free is kept for others
+            waiter, seats = found.item, spare[found.tenant]
             # one has a seat, so this finds one
-            replica = None if waiter.seat.done() else self._choose(waiter.key, (), waiter.adapter)
+            replica = None if waiter.seat.done() else self._choose(waiter.key, (), waiter.adapter, seats)
             if replica is not None:
-                waiter.seat.set_result(self.at(replica, waiter.adapter, found.tenant, found.charged, found.factor))
+                waiter.seat.set_result(self.at(replica, waiter.adapter, found.tenant, found.charged, found.factor,
+                                               seats > 0))
 
     def _retry_after(self) -> int:
         return self._drain.retry_after_s(len(self._queue) + 1, self._loop.time())

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from serving.fleet.admission import DrainRate, FairQueue
+from serving.fleet.admission import Crowd, DrainRate, FairQueue
 
 weights = st.floats(0.25, 8.0)
 TENANTS = ("a", "b", "c")
@@ -199,3 +199,38 @@ def test_retry_after_stays_within_bounds(done: list[float], ahead: int, later: f
     for at in sorted(done):
         rate.done(at)
     assert 1 <= rate.retry_after_s(ahead, max(done, default=0.0) + later) <= 120
+
+
+def test_who_has_its_part_leaves_a_seat_while_others_are_about() -> None:
+    crowd = Crowd({"b": 3.0})
+    crowd.came("a", 0.0)
+    for _ in range(8):
+        crowd.took("a")
+    assert crowd.spare("a", 8, 8, 1.0) == 0  # alone
+    crowd.came("b", 1.0)
+    assert crowd.spare("a", 8, 8, 2.0) == 1 and crowd.spare("a", 64, 64, 2.0) == 0 and crowd.spare("b", 8, 8, 2.0) == 0
+    assert crowd.spare("a", 64, 32, 2.0) == 4  # 8 are its quarter of 32
+    assert crowd.spare("a", 3, 3, 2.0) == 0  # of so few none is kept
+    for _ in range(7):
+        crowd.left("a")
+    assert crowd.spare("a", 8, 8, 3.0) == 0  # below its quarter of 8
+    crowd.took("a")
+    assert crowd.spare("a", 8, 8, 3.0) == 1
+    assert crowd.spare("a", 8, 8, 100.0) == 0  # b has long been gone
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=60), st.integers(4, 40))
+def test_someone_is_always_let_to_every_seat(events: list[tuple[str, bool]], seats: int) -> None:
+    """However seats are held, not all tenants are kept from a free one: the one that holds least for its weight."""
+    crowd, held = Crowd({}), Counter[str]()
+    for n, (tenant, takes) in enumerate(events):
+        crowd.came(tenant, float(n))
+        if takes and held.total() < seats:
+            crowd.took(tenant)
+            held[tenant] += 1
+        elif held[tenant]:
+            crowd.left(tenant)
+            held[tenant] -= 1
+    if held.total() < seats and events:
+        here = {tenant for tenant, _ in events}
+        assert any(crowd.spare(tenant, seats, seats, float(len(events))) == 0 for tenant in here)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 
 import pytest
-from fake_replica import answers, hangs
+from fake_replica import Exchange, answers, hangs
 from gateway_rig import CHAT, OF, Rig, fleet_file
 
 Make = Callable[[str], Awaitable[Rig]]
@@ -238,3 +239,45 @@ async def test_a_model_that_does_not_come_up_is_not_waited_for_for_ever(make_rig
     assert int(headers["retry-after"]) >= 1
     assert rig.directory.woken == ["qwen"]
     await rig.record()
+
+
+def four_seats(queue: int = 8) -> str:
+    return fleet_file({"qwen": {"overload": {"max_in_flight": 4, "max_queue": queue}}},
+                      tenants={"demo": {}, "a": {}, "b": {}})
+
+
+async def test_a_seat_is_kept_for_who_has_fewer(make_rig: Make) -> None:
+    rig = await make_rig(four_seats())
+    gate, ranks = asyncio.Semaphore(0), []
+
+    async def run(exchange: Exchange) -> None:
+        ranks.append(json.loads(exchange.body).get("priority"))
+        await gated(gate)(exchange)
+
+    await rig.replica(run)
+    calls = Calls(rig)
+    await calls.start("b")  # is about
+    gate.release()
+    await asyncio.wait_for(asyncio.shield(calls.all[0]), 3)
+    for _ in range(5):
+        await calls.start("a")
+    assert (rig.meter.waiting["qwen"], rig.meter.open.total()) == (2, 3)
+    await calls.start("b")
+    assert (rig.meter.waiting["qwen"], rig.meter.open.total()) == (2, 4)
+    for _ in range(6):
+        gate.release()
+    assert await calls.over() == [200] * 7
+    assert ranks[:5] == [None, None, None, 1, None]  # the engine is told who had its part
+
+
+async def test_alone_a_tenant_has_all_of_them(make_rig: Make) -> None:
+    rig = await make_rig(four_seats())
+    gate = asyncio.Semaphore(0)
+    await rig.replica(gated(gate))
+    calls = Calls(rig)
+    for _ in range(5):
+        await calls.start("a")
+    assert (rig.meter.waiting["qwen"], rig.meter.open.total()) == (1, 4)
+    for _ in range(5):
+        gate.release()
+    assert await calls.over() == [200] * 5

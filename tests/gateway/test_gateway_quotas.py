@@ -287,8 +287,8 @@ async def test_an_answer_that_reached_its_budget_is_paid_all_the_same(limited: Q
     assert limited.quotas.settled == [Used.unknown()]
 
 
-PRIORITIES = [("flt_batch", {}, 1), ("flt_fast", {}, -1), (KEY, {"priority": -100}, 0),
-              ("flt_batch", {"priority": -100}, 1)]
+PRIORITIES = [("flt_batch", {}, 2), ("flt_fast", {}, -2), (KEY, {"priority": -100}, 0),
+              ("flt_batch", {"priority": -100}, 2)]
 
 
 @pytest.mark.parametrize(("key", "more", "priority"), PRIORITIES)
