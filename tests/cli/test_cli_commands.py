@@ -33,7 +33,7 @@ def flotilla(tmp_path: Path):
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         env = {"PATH": "/usr/bin:/bin", "COLUMNS": "100", "FLOTILLA_STATE_DIR": str(tmp_path / "state"), **environment}
         return subprocess.run([sys.executable, "-m", "serving", *arguments], cwd=ROOT, env=env, text=True,
-                              capture_output=True, timeout=60)
+                              capture_output=True, timeout=180)
 
     return run
 
