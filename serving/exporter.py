@@ -23,7 +23,7 @@ from serving.ledger.durable import Adopter, DurableReadings, own_spool
 from serving.ledger.store import Ledger
 from serving.plan import Changes, Plan, fleet
 from serving.settings import Settings
-from serving.telemetry import exporter, logs
+from serving.telemetry import exporter, logs, pushing
 from serving.telemetry.capping import Tenants
 
 _NAMED = "named-tenants.json"
@@ -59,10 +59,15 @@ def main() -> None:
     readings = DurableReadings(ledger, own_spool(settings.spool_dir, "exporter", found.ledger.spool_bytes))
     keeper = overheads.OverheadKeeper(overheads.meters(found, ("head", "storage")), readings).start()
     adopter = Adopter(settings.spool_dir, ledger, _DEAD_S, Closer(ledger).look)
+    pusher = pushing.pusher(found.metrics, found.name, counters)
+    if pusher is not None:
+        pusher.start()
     print("ready", flush=True)
     try:
         server.serve_forever()
     finally:
+        if pusher is not None:
+            pusher.close()
         keeper.close(timeout_s=3)
         readings.close()
         adopter.close(timeout_s=1)

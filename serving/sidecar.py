@@ -19,16 +19,17 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import yaml
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving import ledgermetrics
-from serving.fleet.observing import LogSpec
+from serving.fleet.observing import LogSpec, MetricsSpec
 from serving.fleet.resources import COUNTERS_DIR
 from serving.ledger.durable import Adopter
 from serving.ledger.store import Ledger
 from serving.settings import Settings
-from serving.telemetry import exporter, logs
+from serving.telemetry import exporter, logs, pushing
 from serving.telemetry.exporter import Target
 
 log = logging.getLogger("flotilla.sidecar")
@@ -80,12 +81,19 @@ def _fetch(url: str) -> str:
         return str(answer.read().decode())
 
 
+def _pusher(file: Path, counters: Path) -> pushing.Pusher | None:
+    """By the two parts of the fleet file that it needs; all of it has been checked before it came into a pod."""
+    told = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return pushing.pusher(MetricsSpec.model_validate(told.get("metrics", {})), told["name"], counters)
+
+
 def main() -> None:
     """Serve until ended."""
     parser = argparse.ArgumentParser(prog="python -m serving.sidecar")
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on")
     parser.add_argument("--port", type=int, default=9464, help="port to listen on")
     parser.add_argument("--counters", type=Path, default=Path(COUNTERS_DIR), help="folder of the gateways' counters")
+    parser.add_argument("--fleet", type=Path, help="the fleet file, which says whether these counters are also pushed")
     parser.add_argument("--node", default="", help="the pod's node; its labels go to FLOTILLA_NODE_LABELS' file")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
@@ -102,10 +110,15 @@ def main() -> None:
         nodelabels.Keeper(cluster.connect, asked.node, settings.labels_file).start()
     server = exporter.serve_pod(asked.host, asked.port, str(asked.counters), engines.collect,
                                     lambda: ledgermetrics.spools(settings.spool_dir))
+    pusher = None if asked.fleet is None else _pusher(asked.fleet, asked.counters)
+    if pusher is not None:
+        pusher.start()
     print("ready", flush=True)
     try:
         server.serve_forever()
     finally:
+        if pusher is not None:
+            pusher.close()
         adopter.close(timeout_s=1)
 
 

@@ -170,7 +170,7 @@ class Fleet(Strict):
                 raise wrong_value(("models", name, "catalogue"), wrong)
             if model.small_family is None and (
                     slow := sizing.impossible(model, self.accelerators[model.accelerator], entry)):
-                raise wrong_value(("models", name, "slo", slow[0]), slow[1])
+                raise wrong_value(("models", name, "slo", *slow[0]), slow[1])
         return self
 
     @staticmethod

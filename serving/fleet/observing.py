@@ -5,9 +5,35 @@ from __future__ import annotations
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from serving.fleet.config import Strict
+
+
+def _collector(endpoint: str | None) -> str | None:
+    """A collector's address without a path for one kind of data."""
+    if endpoint is None:
+        return None
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
+        raise ValueError(f"{endpoint!r} is no address of a collector: write http://collector:4318 (OTLP over HTTP; "
+                         "port 4317 is gRPC's)")
+    return endpoint.rstrip("/").removesuffix("/v1/traces").removesuffix("/v1/metrics")
+
+
+class PushSpec(Strict):
+    """Where metrics of OpenTelemetry's names are pushed to."""
+
+    endpoint: str = Field(description="OTLP over HTTP: http://collector:4318. Headers for it: "
+                                      "OTEL_EXPORTER_OTLP_HEADERS of the environment.")
+    every_s: float = Field(30.0, ge=1, description="Seconds between two pushes.")
+
+    _is_a_base = field_validator("endpoint")(_collector)
+
+    @property
+    def url(self) -> str:
+        """Where they are sent to."""
+        return f"{self.endpoint}/v1/metrics"
 
 
 class MetricsSpec(Strict):
@@ -18,6 +44,14 @@ class MetricsSpec(Strict):
     max_tenants: int = Field(100, ge=1, description="Tenants that metrics name; those who come later are counted "
                                                     "together, as other.")
     gen_ai: bool = Field(False, description="Whether gateways count by OpenTelemetry's names (gen_ai.*) too.")
+    push: PushSpec | None = Field(None, description="A collector to which what is counted by OpenTelemetry's names is "
+                                                    "pushed, beside being scraped.")
+
+    @model_validator(mode="after")
+    def _there_is_something_to_push(self) -> MetricsSpec:
+        if self.push is not None and not self.gen_ai:
+            raise ValueError("push sends what is counted by OpenTelemetry's names; set gen_ai: true too")
+        return self
 
 
 class TraceSpec(Strict):
@@ -30,16 +64,7 @@ class TraceSpec(Strict):
                                                               "traceparent decides for its own request.")
     engines: bool = Field(True, description="Whether engines add their own spans to requests that are traced.")
 
-    @field_validator("endpoint")
-    @classmethod
-    def _is_a_base(cls, endpoint: str | None) -> str | None:
-        if endpoint is None:
-            return None
-        parts = urlsplit(endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
-            raise ValueError(f"{endpoint!r} is no address of a collector: write http://collector:4318 (OTLP over HTTP; "
-                             "port 4317 is gRPC's)")
-        return endpoint.rstrip("/").removesuffix("/v1/traces")
+    _is_a_base = field_validator("endpoint")(_collector)
 
     @property
     def url(self) -> str | None:

@@ -6,6 +6,7 @@ Only models whose size is known: those of the catalogue. Weights that stand in (
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 from serving.fleet.accelerators import AcceleratorProfile
 from serving.fleet.hardware import SPECS, spec_of
@@ -66,9 +67,10 @@ def tightness(model: ModelSpec, profile: AcceleratorProfile, entry: Entry) -> st
             f"request of {of.demand.context:,} tokens, and activations and overhead are estimates; try it first")
 
 
-def impossible(model: ModelSpec, profile: AcceleratorProfile, entry: Entry) -> tuple[str, str] | None:
-    """A promise that a request alone on a replica could not be given, were every peak of the data sheet reached: (its
-    key in the model's slo, why, in numbers). None where nothing that is known here speaks against them."""
+def impossible(model: ModelSpec, profile: AcceleratorProfile, entry: Entry) -> tuple[tuple[str, ...], str] | None:
+    """A promise, to all or to one tenant, that a request alone on a replica could not be given, were every peak of the
+    data sheet reached: (its place in the model's slo, why, in numbers). None where nothing that is known here speaks
+    against them."""
     device = spec_of(profile.accelerator)
     if entry.pooling or device is None:
         return None
@@ -77,9 +79,10 @@ def impossible(model: ModelSpec, profile: AcceleratorProfile, entry: Entry) -> t
     least = {"ttft_ms": prefill_seconds(shape, device, 1, 0, of.split.devices, _PEAKS) * 1e3}
     if "speculative_config" not in model.engine.args:  # with it a step may give several tokens
         least["tpot_ms"] = decode_seconds(shape, device, 1, 1, of.split.devices, _PEAKS) * 1e3
-    for key, ms in least.items():
-        if ms > (promised := getattr(slo, key)):
-            return key, (f"{promised:g} ms is impossible: {entry.title} ({_weights_name(of)}) on "
+    promises = [((), slo), *((("tenants", name), own) for name, own in slo.own().items())]
+    for (at, said), (key, ms) in product(promises, least.items()):
+        if ms > (promised := getattr(said, key)):
+            return (*at, key), (f"{promised:g} ms is impossible: {entry.title} ({_weights_name(of)}) on "
                          f"{_devices(model, profile)} needs at least {ms:.3g} ms for a request of one token that has a "
                          "replica for itself, by the data sheet's peaks, however many replicas there are; promise "
                          "more, or give it faster or more devices")

@@ -89,7 +89,7 @@ def forget_dead(multiprocess_dir: str) -> None:
             mark_process_dead(int(found[1]), multiprocess_dir)
 
 
-def _counted(multiprocess_dir: str) -> Exemplified:
+def counted(multiprocess_dir: str) -> Exemplified:
     """What gateways count, added up."""
     return Exemplified(MultiProcessCollector(None, path=multiprocess_dir).collect, Path(multiprocess_dir))
 
@@ -102,7 +102,7 @@ def serve(host: str, port: int, multiprocess_dir: str, read: Read, targets: Call
     `tenants`: who is named, by default the first 100 that are seen.
     """
     registry, tenants = CollectorRegistry(), tenants or Tenants(_TENANTS)
-    registry.register(Capped(_counted(multiprocess_dir).collect, tenants))
+    registry.register(Capped(counted(multiprocess_dir).collect, tenants))
     registry.register(Capped(SampleCollector(read, local).collect, tenants))
     return _server(host, port, registry, multiprocess_dir, targets)
 
@@ -131,7 +131,7 @@ def serve_pod(host: str, port: int, multiprocess_dir: str, collect: Callable[[],
         yield from families.values()
 
     registry, tenants = CollectorRegistry(), Tenants(_TENANTS, file=Path(multiprocess_dir) / "tenants.json")
-    registry.register(Capped(_counted(multiprocess_dir).collect, tenants))
+    registry.register(Capped(counted(multiprocess_dir).collect, tenants))
     registry.register(_Collected(own))
     registry.register(_Collected(collect))
     return _server(host, port, registry, multiprocess_dir, tuple)

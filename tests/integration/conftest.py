@@ -40,9 +40,11 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Ite
     """Two models and two gateways, up. However the session ends, nothing of them may be left."""
     folder = tmp_path_factory.mktemp("live")
     traces = {"endpoint": collector.endpoint, "sample_ratio": 0}  # what callers trace, and nothing else
+    metrics = {"gen_ai": True, "push": {"endpoint": collector.endpoint, "every_s": 2}}
     budget = {"limits": {"budget_per_day": {"soft_usd": 1000, "hard_usd": 2000}}}  # has panels
     tenants = dict.fromkeys(TENANTS, {}) | {"watcher": budget}
     live = LiveFleet(folder / "state", fleet_file(folder, ("qwen", "llama"), tenants, ("watcher",), traces=traces,
+                                                   metrics=metrics,
                                                    admin={"enabled": True, "port": launch.free_port()}))
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

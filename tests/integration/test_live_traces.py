@@ -46,6 +46,17 @@ def test_what_no_one_traces_leaves_no_span(callers: Callable[[str], Caller], col
     assert {s.trace_id for s in collector.spans[before:]} == {loud}
 
 
+def test_what_both_gateways_count_is_pushed_to_the_collector_once(
+        fleet: LiveFleet, callers: Callable[[str], Caller], collector: Collector) -> None:
+    assert callers(TENANT).call(CHAT, chat("qwen", stream=True)).status == 200
+
+    def alike() -> bool:
+        pushed = sum(p.count for p in collector.points if p.name == "gen_ai.server.request.duration")
+        return pushed == fleet.metrics().sum("flotilla_request_duration_seconds_count") > 0
+
+    eventually(alike, "as many requests are pushed as are scraped", 20, 0.5)
+
+
 def test_each_request_is_a_line_of_the_access_log(fleet: LiveFleet, callers: Callable[[str], Caller]) -> None:
     answer = callers(TENANT).call(CHAT, chat("qwen"))
 

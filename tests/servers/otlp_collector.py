@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector in this process: takes OTLP over HTTP and keeps the spans."""
+"""An OpenTelemetry collector in this process: takes OTLP over HTTP and keeps spans and metrics."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -31,20 +35,43 @@ class Seen:
     state: str
 
 
+@dataclass(frozen=True)
+class Point:
+    """A histogram's point as it arrived. `resource`: of who sent it. Times: Unix nanoseconds."""
+
+    name: str
+    unit: str
+    temporality: int
+    attributes: dict[str, Any]
+    resource: dict[str, Any]
+    since: int
+    at: int
+    count: int
+    sum: float
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
 class Collector:
-    """Listens on a free loopback port until `close`."""
+    """Listens on a free loopback port until `close`. `points`: of the newest push."""
 
     def __init__(self) -> None:
         self.spans: list[Seen] = []
+        self.points: list[Point] = []
+        self.pushes = 0
         self.came = threading.Condition()
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
-                assert self.path == "/v1/traces", self.path
-                owner._take(ExportTraceServiceRequest.FromString(body))
-                told = ExportTraceServiceResponse().SerializeToString()
+                if self.path == "/v1/metrics":
+                    owner._take_metrics(ExportMetricsServiceRequest.FromString(body))
+                    told = ExportMetricsServiceResponse().SerializeToString()
+                else:
+                    assert self.path == "/v1/traces", self.path
+                    owner._take(ExportTraceServiceRequest.FromString(body))
+                    told = ExportTraceServiceResponse().SerializeToString()
                 self.send_response(200)
                 self.send_header("content-type", "application/x-protobuf")
                 self.send_header("content-length", str(len(told)))
@@ -80,8 +107,32 @@ class Collector:
             self.came.notify_all()
 
 
+    def _take_metrics(self, told: ExportMetricsServiceRequest) -> None:
+        found = [_point(metric, point, _attributes(group.resource.attributes)) for group in told.resource_metrics
+                 for scope in group.scope_metrics for metric in scope.metrics for point in metric.histogram.data_points]
+        with self.came:
+            self.points, self.pushes = found, self.pushes + 1
+            self.came.notify_all()
+
+    def pushed(self, enough: Callable[[list[Point]], bool], within_s: float = 10.0) -> list[Point]:
+        """The newest push that is enough."""
+        with self.came:
+            assert self.came.wait_for(lambda: self.pushes > 0 and enough(self.points), within_s), self.points
+            return list(self.points)
+
+
+def _attributes(of: Any) -> dict[str, Any]:
+    return {a.key: getattr(a.value, a.value.WhichOneof("value")) for a in of}
+
+
+def _point(metric: Any, point: Any, resource: dict[str, Any]) -> Point:
+    return Point(metric.name, metric.unit, metric.histogram.aggregation_temporality, _attributes(point.attributes),
+                 resource, point.start_time_unix_nano, point.time_unix_nano, point.count, point.sum,
+                 tuple(point.explicit_bounds), tuple(point.bucket_counts))
+
+
 def _seen(service: str, span: Any) -> Seen:
-    attributes = {a.key: getattr(a.value, a.value.WhichOneof("value")) for a in span.attributes}
+    attributes = _attributes(span.attributes)
     return Seen(service, span.name, span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex(), span.kind,
                 span.start_time_unix_nano / 1e9, span.end_time_unix_nano / 1e9, attributes,
                 span.status.message if span.status.code == 2 else None, span.trace_state)

@@ -135,7 +135,7 @@ Call: (dict "root" . "profile" "h100" or "" "image" …). */ -}}
 {{- end }}
 - {{ include "flotilla.container" (dict "root" $root "name" "sidecar" "image" .image) | nindent 2 | trim }}
   restartPolicy: Always
-  command: [python, -m, serving.sidecar, --port, {{ $root.Values.metrics.port | quote }}
+  command: [python, -m, serving.sidecar, --port, {{ $root.Values.metrics.port | quote }}, --fleet, /etc/flotilla/fleet.yaml
 {{- if and .profile $root.Values.nodeLabels.enabled }}, --node, $(NODE_NAME){{ end }}]
   env:
 {{- if and .profile $root.Values.nodeLabels.enabled }}
