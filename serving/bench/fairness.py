@@ -36,6 +36,7 @@ from serving.settings import Settings
 
 TARGET = 1.5  # the modest tenant's p99 TTFT beside the greedy one, over its own alone
 _LEAD_S = 4.0  # that the greedy one is there before
+_YIELDS = 10  # niceness of the greedy one's load generator: what sending costs is no part of what is measured
 _TENANTS = ("modest", "greedy")
 
 
@@ -94,7 +95,7 @@ def _round(url: str, secrets: dict[str, str], folder: Path, plan: FairnessPlan, 
         alone.wait()
     say(f"round {number + 1} of {plan.rounds}: beside {plan.times:g} times as much of another tenant's")
     longer = plan.duration_s + 2 * _LEAD_S
-    with _locust(url, secrets["greedy"], folder / "greedy", plan, plan.rate * plan.times, longer, number + 1):
+    with _locust(url, secrets["greedy"], folder / "greedy", plan, plan.rate * plan.times, longer, number + 1, _YIELDS):
         time.sleep(_LEAD_S)
         with _locust(url, secrets["modest"], folder / "beside", plan, plan.rate, plan.duration_s, number) as beside:
             beside.wait()
@@ -115,14 +116,15 @@ def scenario(plan: FairnessPlan, rate: float, duration_s: float, seed: int) -> s
 
 @contextlib.contextmanager
 def _locust(url: str, key: str, folder: Path, plan: FairnessPlan, rate: float, duration_s: float,
-            seed: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A load generator; when the block is left it is asked to stop, and waited for."""
+            seed: int, nice: int = 0) -> Iterator[subprocess.Popen[bytes]]:
+    """A load generator; when the block is left it is asked to stop, and waited for. `nice`: how far it yields."""
     folder.mkdir(parents=True)
     file = folder / "scenario.yaml"
     file.write_text(scenario(plan, rate, duration_s, seed))
     with open(folder / "locust.log", "ab") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "loadtests.run", str(file), "--base-url", url, "--out", str(folder), "--quiet"],
+            ["nice", "-n", str(nice), sys.executable, "-m", "loadtests.run", str(file), "--base-url", url,
+             "--out", str(folder), "--quiet"],
             env=os.environ | {"FLOTILLA_API_KEY": key}, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     try:
         yield child
