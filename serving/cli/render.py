@@ -29,7 +29,7 @@ Over = Annotated[list[Path] | None, typer.Option(
 _NOT_A_TEXT_EVERYWHERE = re.compile(r"[-+.0-9].*|y|n", re.IGNORECASE)
 
 
-class _Text(yaml.SafeDumper):
+class _Text(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
     """Texts of several lines as blocks, so that a person can read them; quotes where another YAML would see none."""
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
+import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema_rs  # schemathesis brings it: an object takes it milliseconds, and Python's own a second
 import kubernetes_validate
-import kubernetes_validate.utils
 import yaml
 
 from serving.kubernetes import helm
@@ -26,15 +27,13 @@ GATEWAY_API = "gateway.networking.k8s.io/v1"
 VERSIONS = tuple(f"1.{minor}" for minor in range(30, int(kubernetes_validate.latest_version().split(".")[1]) + 1))
 SECRETS = {"secrets": {"keyPepper": "p", "replicaSecret": "s", "databaseUrl": "postgresql://u:p@db/f"}}
 Doc = dict[str, Any]
-# it reads its schemas again for every object, which takes longer than holding the object against them
-for _reader in ("schema_contents", "all_versions"):
-    setattr(kubernetes_validate.utils, _reader, functools.cache(getattr(kubernetes_validate.utils, _reader)))
+_SCHEMAS = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema"
 
 
 def rendered(files: Sequence[Path] = (), values: dict[str, Any] | None = None, api: Sequence[str] = (GATEWAY_API,),
              release: str = "flotilla") -> list[Doc]:
-    """The objects of the chart; renderings are kept, because each takes a quarter of a second."""
-    return _parsed(_text(tuple(files), yaml.safe_dump(values or {}), tuple(api), release))
+    """The objects of the chart, each time as new ones; renderings are kept, because each takes half a second."""
+    return pickle.loads(_rendered(tuple(files), yaml.safe_dump(values or {}), tuple(api), release))
 
 
 def rendered_text(values: str, api: Sequence[str] = (GATEWAY_API,)) -> list[Doc]:
@@ -44,10 +43,11 @@ def rendered_text(values: str, api: Sequence[str] = (GATEWAY_API,)) -> list[Doc]
 
 
 @functools.cache
-def _text(files: tuple[Path, ...], values: str, api: tuple[str, ...], release: str) -> str:
+def _rendered(files: tuple[Path, ...], values: str, api: tuple[str, ...], release: str) -> bytes:
     # values of the test go over the files', which `helm.template` does the other way round
     options = [*_options(files, api), "--values", "-"]
-    return helm.run(["template", release, str(CHART), "--namespace", "models", *options], values)
+    text = helm.run(["template", release, str(CHART), "--namespace", "models", *options], values)
+    return pickle.dumps(_parsed(text))
 
 
 def _options(files: Sequence[Path], api: Sequence[str]) -> Iterator[str]:
@@ -93,15 +93,39 @@ def containers(template: Doc) -> Iterator[Doc]:
 
 
 def valid(doc: Doc, versions: Sequence[str]) -> None:
-    """Raises: an error of jsonschema or kubernetes_validate that names the field."""
-    if (crd := _crd(doc["kind"])) is not None:
+    """By the strict schemas that `kubernetes-validate` ships, or by the definition (CRD) that is here.
+
+    Raises: jsonschema_rs.ValidationError that names the field.
+    """
+    if (crd := _crds().get(doc["kind"])) is not None:
         assert crd["group"] == doc["apiVersion"].split("/")[0]
         crd["check"].validate(doc)
         return
     if doc["kind"] in ("ExternalSecret", "HTTPRoute"):  # their definitions are not here
         return
+    text = json.dumps(doc, sort_keys=True)
     for version in versions:
-        kubernetes_validate.validate(doc, version, strict=True)
+        _held_against(text, doc["kind"], doc["apiVersion"], version)
+
+
+@functools.cache
+def _held_against(text: str, kind: str, api_version: str, version: str) -> None:
+    _schema(kind, api_version, version).validate(json.loads(text))
+
+
+@functools.cache
+def _schema(kind: str, api_version: str, version: str) -> jsonschema_rs.Draft202012Validator:
+    group, _, of = api_version.rpartition("/")
+    name = "-".join(filter(None, (kind.lower(), group.partition(".")[0], of)))
+    folder = _SCHEMAS / f"v{version}.0-local-strict"
+    return jsonschema_rs.Draft202012Validator(json.loads((folder / f"{name}.json").read_text()),
+                                              registry=_definitions(folder))
+
+
+@functools.cache
+def _definitions(folder: Path) -> jsonschema_rs.Registry:
+    found = json.loads((folder / "_definitions.json").read_text())
+    return jsonschema_rs.Registry([(found["$id"], found)])
 
 
 def as_pod(template: Doc) -> Doc:
@@ -117,12 +141,8 @@ def _crds() -> dict[str, Doc]:
         crd = yaml.load(path.read_text(), yaml.CSafeLoader)["spec"]
         version = next(v for v in crd["versions"] if v["storage"])
         schema = _strict(version["schema"]["openAPIV3Schema"])
-        found[crd["names"]["kind"]] = {"group": crd["group"], "check": jsonschema.Draft202012Validator(schema)}
+        found[crd["names"]["kind"]] = {"group": crd["group"], "check": jsonschema_rs.Draft202012Validator(schema)}
     return found
-
-
-def _crd(kind: str) -> Doc | None:
-    return _crds().get(kind)
 
 
 def _strict(schema: Any) -> Any:

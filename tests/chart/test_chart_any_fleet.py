@@ -25,7 +25,7 @@ from serving.kubernetes.clusterfleet import FLEET_FILE
 from serving.kubernetes.values import merged
 from serving.plan import Changes, fleet
 
-FLEETS = int(os.environ.get("CHART_FLEETS", "15"))
+FLEETS = int(os.environ.get("CHART_FLEETS", "6"))
 
 
 # without shrinking, which takes minutes of Helm: the fleet that failed is printed, and `chart_fleets` is short
@@ -48,6 +48,7 @@ def test_any_fleet_renders_valid_objects(data: dict[str, Any], overlay: dict[str
         is_what_was_checked(mounted, cluster.fleet, Path(folder) / "mounted")
     every_model_is_told_of(docs, found)
     every_replica_has_room(docs, found)
+    the_longest_stream_is_waited_for(docs, found)
 
 
 def _clipped(text: str) -> str:
@@ -85,3 +86,15 @@ def every_replica_has_room(docs: list[Doc], found: Fleet) -> None:
         assert group["minReplicas"] * devices >= sum(m.devices * m.replicas.min for m in specs)
         assert group["maxReplicas"] * devices >= sum(m.devices * m.replicas.max for m in specs)
         assert (group["minReplicas"] == 0) == (not any(m.replicas.min for m in specs))
+
+
+def the_longest_stream_is_waited_for(docs: list[Doc], found: Fleet) -> None:
+    """Of pods that end, of the old cluster of an upgrade, and of the load balancers on the way."""
+    longest = found.gateway.request_timeout_s
+    assert one(docs, "RayService")["spec"]["rayClusterDeletionDelaySeconds"] > longest
+    for name, group in groups(docs).items():
+        spec = group["template"]["spec"]
+        told = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1]
+        assert spec["terminationGracePeriodSeconds"] > float(told) > longest, name
+    for ingress in (d for d in docs if d["kind"] == "Ingress"):
+        assert int(ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-read-timeout"]) > longest

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from pathlib import Path
 from typing import Any
 
 import yaml
 from fake_kubernetes import FakeKubernetes
+from fake_objects import copied
 
 Doc = dict[str, Any]
 _CRDS = Path(__file__).resolve().parents[1] / "chart" / "crds"
@@ -85,7 +85,7 @@ def objects() -> list[Doc]:
     made.append({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
                  "metadata": {"name": "kube-dns-1", "namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}},
                  "endpoints": [{"conditions": {"ready": True}}]})
-    return copy.deepcopy(made)
+    return copied(made)
 
 
 def fill(server: FakeKubernetes, docs: list[Doc]) -> None:
