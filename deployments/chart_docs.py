@@ -37,6 +37,7 @@ _GROUP = {
         "minReplicas": {"type": "integer", "minimum": 0}, "maxReplicas": {"type": "integer", "minimum": 1},
         "rayResources": {"type": "object", "additionalProperties": {"type": "string"}}, "resources": _FREE,
         "nodeSelector": _FREE, "tolerations": {"type": "array", "items": _FREE}, "affinity": _FREE,
+        "topologySpread": {"type": "boolean"},
         "runtimeClassName": {"type": "string"}, "priorityClassName": {"type": "string"}, "annotations": _FREE,
         "numOfHosts": {"type": "integer", "minimum": 1}, "idleTimeoutSeconds": {"type": "integer", "minimum": 1},
         "image": {"type": "string"}, "container": _FREE, "podSpec": _FREE, "group": _FREE,

@@ -34,15 +34,18 @@ def needed(found: Fleet, settings: Settings) -> bool:
     return found.admin.enabled or not settings.quota_url
 
 
-async def serve(plan: Plan, found: Fleet, settings: Settings, counts: bool = True) -> None:
-    """Until SIGTERM. `counts`: whether limits may be counted here. Raises: OSError when an address is taken."""
+async def serve(plan: Plan, found: Fleet, settings: Settings, counts: bool = True, pods: tuple[str, ...] = ()) -> None:
+    """Until SIGTERM. `counts`: whether limits may be counted here; `pods`: pages of metrics beside the exporter's.
+
+    Raises: OSError when an address is taken.
+    """
     asked, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, asked.set)
     book = None
     if counts and not settings.quota_url:
         book = BookServer(Path(plan.work_dir) / SOCKET)
         await book.start()
-    admin = await _admin(plan, found, settings) if found.admin.enabled else None
+    admin = await _admin(plan, found, settings, pods) if found.admin.enabled else None
     print("ready", flush=True)
     await asked.wait()
     if book is not None:
@@ -55,7 +58,8 @@ async def serve(plan: Plan, found: Fleet, settings: Settings, counts: bool = Tru
             await asyncio.wait_for(task, 5)
 
 
-async def _admin(plan: Plan, found: Fleet, settings: Settings) -> tuple[Any, asyncio.Task[None], Any]:
+async def _admin(plan: Plan, found: Fleet, settings: Settings, pods: tuple[str, ...]
+                 ) -> tuple[Any, asyncio.Task[None], Any]:
     import uvicorn
 
     from serving.admin.adapters import Place
@@ -75,7 +79,7 @@ async def _admin(plan: Plan, found: Fleet, settings: Settings) -> tuple[Any, asy
         state = runstate.read(settings.state_dir)
         return Run({f.model: f.message for f in state.failures} if state else {}, plan.changes.sources)
 
-    feed = add(app, Around(found, ledger, lambda: scraping.scrape(plan.metrics), run, plan.api,
+    feed = add(app, Around(found, ledger, scraping.Pods(plan.metrics, pods), run, plan.api,
                            settings.reports_dir.absolute()))
     config = uvicorn.Config(app, host=found.admin.host, port=found.admin.port, log_level="warning", access_log=False,
                             lifespan="off", server_header=False, proxy_headers=False,
@@ -97,6 +101,8 @@ def main() -> None:
     parser.add_argument("--fleet", type=Path, help="the fleet file; without it a Plan is read from standard input")
     parser.add_argument("--api", default="http://127.0.0.1:8000", help="with --fleet: the API, for the console")
     parser.add_argument("--metrics", default="http://127.0.0.1:9464/metrics", help="with --fleet: the exporter")
+    parser.add_argument("--pods", action="append", default=[], metavar="URL",
+                        help="with --fleet: metrics of the pods behind a name; may be repeated")
     asked, settings = parser.parse_args(), Settings.read(os.environ)
     if asked.fleet is None:
         processes.die_with_parent(signal.SIGTERM)
@@ -107,7 +113,7 @@ def main() -> None:
     logs.configure(found.logs, "control")
     import uvloop
 
-    uvloop.run(serve(plan, found, settings, counts=asked.fleet is None))
+    uvloop.run(serve(plan, found, settings, counts=asked.fleet is None, pods=tuple(asked.pods)))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +19,7 @@ from serving import launch
 from serving.cli.output import as_json, console, settings
 from serving.cli.run import Json
 from serving.costs.figures import DASH, dollars, percent, seconds
-from serving.errors import FleetNotRunning
+from serving.errors import ConfigError, FleetNotRunning
 from serving.fleet.slos import Slo
 from serving.plan import Changes, fleet
 from serving.telemetry import scraping
@@ -29,35 +29,50 @@ from serving.telemetry.view import FleetView, ModelView, Scrape, Window
 def top(
     every: Annotated[float, typer.Option(help="Seconds between looks.", min=0.5)] = 2.0,
     window: Annotated[float, typer.Option(help="Seconds that rates and quantiles cover.", min=1)] = 30.0,
+    metrics: Annotated[str | None, typer.Option(
+        help="Page of the exporter's metrics, for the fleet of FLOTILLA_FLEET; default: the fleet that runs on this "
+             "machine.", show_default=False)] = None,
+    pods: Annotated[list[str] | None, typer.Option(
+        help="With --metrics: page of the pods behind a name, which are added up. May be repeated.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Look once, over one interval, and end.")] = False,
     json: Json = False,
 ) -> None:
-    """Watch the running fleet: replicas, load, speed against the SLO, and cost. Ctrl-C ends it."""
-    run = launch.current(settings())
-    found = fleet(Path(run.fleet_file), Changes(run.sources))
+    """Watch the running fleet: replicas, load, speed against the SLO, and cost. Ctrl-C ends it.
+
+    On a cluster, in the exporter's pod: `flotilla top --metrics http://127.0.0.1:9464/metrics --pods
+    http://flotilla-counters:9464/metrics`.
+    """
+    if metrics is None:
+        if pods:
+            raise ConfigError("--pods is for --metrics: on one machine the exporter tells all")
+        run = launch.current(settings())
+        found, metrics = fleet(Path(run.fleet_file), Changes(run.sources)), run.metrics
+    else:
+        found = fleet(settings().fleet, Changes({}))
     slos = {name: model.slo for name, model in found.models.items()}
-    looks = _looks(run.metrics, slos, every, window)
+    looks = _looks(scraping.Pods(metrics, pods or ()), metrics, slos, every, window)
     if once or json or not console.is_terminal:
         seen = next(looks)
-        as_json(asdict(seen)) if json else console.print(render(seen, run.fleet_name))
+        as_json(asdict(seen)) if json else console.print(render(seen, found.name))
         return
     with contextlib.suppress(KeyboardInterrupt), Live(console=console, screen=True, auto_refresh=False) as live:
         for seen in looks:
-            live.update(render(seen, run.fleet_name), refresh=True)
+            live.update(render(seen, found.name), refresh=True)
 
 
-def _looks(url: str, slos: dict[str, Slo], every: float, window: float) -> Iterator[FleetView]:
+def _looks(look: Callable[[], Scrape], url: str, slos: dict[str, Slo], every: float, window: float
+           ) -> Iterator[FleetView]:
     """A view after each interval, over the newest `window` seconds."""
     seen = Window(slos, window)
-    seen.add(_scrape(url))
+    seen.add(_scrape(look, url))
     while True:
         time.sleep(every)
-        yield seen.add(_scrape(url))
+        yield seen.add(_scrape(look, url))
 
 
-def _scrape(url: str) -> Scrape:
+def _scrape(look: Callable[[], Scrape], url: str) -> Scrape:
     try:
-        return scraping.scrape(url)
+        return look()
     except OSError as error:
         raise FleetNotRunning(f"the metrics at {url} cannot be read: {error}; `flotilla status` says whether the fleet "
                               "runs") from error

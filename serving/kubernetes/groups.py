@@ -32,6 +32,7 @@ class Group:
 
     `devices`: GPUs of a pod, or on processors the replicas that fit. `ray_cpus`: cores that Ray may give away in a pod;
     `memory_gib`: of a pod. `least`, `most`: pods that the fleet's smallest and largest number of replicas need.
+    `spans`: whether a replica goes over several pods, which then should be near each other.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Group:
     models: tuple[str, ...]
     spot: bool
     provider: str | None
+    spans: bool = False
 
 
 def groups(fleet: Fleet) -> tuple[Group, ...]:
@@ -74,6 +76,7 @@ def _group(profile_name: str, profile: AcceleratorProfile, models: dict[str, Mod
         group_name(profile_name, taken), profile_name, profile.kind, profile.type, devices, max(1, math.ceil(cpus)),
         math.ceil(gib), pods(units(specs, "min"), devices), max(1, pods(units(specs, "max"), devices)), tuple(models),
         bool(price and price.capacity == "spot"), price.provider if price else None,
+        any(resources.hosts(m, devices) > 1 for m in specs),
     )
 
 

@@ -7,6 +7,8 @@ Sources: the documentation of GKE, AKS, EKS and Karpenter. Pure.
 
 from __future__ import annotations
 
+from typing import Any
+
 from serving.kubernetes.groups import Group
 
 _SPOT_SELECTORS = {
@@ -30,3 +32,10 @@ def tolerations(group: Group) -> list[dict[str, str]]:
     """Taints that do not keep the group's pods away."""
     found = [dict(_GPU_TOLERATION)] if group.kind == "gpu" else []
     return found + ([dict(t) for t in _SPOT_TOLERATIONS] if group.spot else [])
+
+
+def in_one_zone(group: Group) -> dict[str, Any]:
+    """Affinity of pods that hold parts of one replica: between zones its stages would wait for the network."""
+    return {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": {
+        "topologyKey": "topology.kubernetes.io/zone",
+        "labelSelector": {"matchLabels": {"flotilla.dev/part": "model", "ray.io/group": group.name}}}}]}}

@@ -13,7 +13,7 @@ from typing import Any
 from serving.fleet import digests, resources
 from serving.kubernetes.clusterfleet import ClusterFleet
 from serving.kubernetes.groups import Group, groups
-from serving.kubernetes.placing import node_selector, tolerations
+from serving.kubernetes.placing import in_one_zone, node_selector, tolerations
 from serving.telemetry.rules.build import rule_file
 
 _AFTER_STREAMS_S = 30  # what stopping takes after the longest stream has ended
@@ -52,6 +52,7 @@ def worker_group(group: Group) -> dict[str, Any]:
         ray["GPU"] = str(group.devices)
         if group.accelerator_type:
             ray[f"accelerator_type:{group.accelerator_type}"] = "1"
+    near = {"affinity": in_one_zone(group)} if group.spans else {}
     return {
         "profile": group.profile,
         "kind": group.kind,
@@ -61,7 +62,8 @@ def worker_group(group: Group) -> dict[str, Any]:
         "resources": {"requests": dict(amounts), "limits": dict(amounts)},
         "nodeSelector": node_selector(group),
         "tolerations": tolerations(group),
-    }
+        "topologySpread": not group.spans,
+    } | near
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,16 @@ class Scrape:
                 found[sample.name][tuple(sorted(sample.labels.items()))] = sample.value
         return cls(at, found)
 
+    @classmethod
+    def together(cls, at: float, scrapes: Mapping[str, Scrape]) -> Scrape:
+        """Of several places as one; a sample's place is one more label of it, `instance`."""
+        found: dict[str, dict[_Labels, float]] = defaultdict(dict)
+        for place, scrape in scrapes.items():
+            for name, samples in scrape.samples.items():
+                for labels, value in samples.items():
+                    found[name][tuple(sorted((*labels, ("instance", place))))] = value
+        return cls(at, found)
+
     def by(self, name: str, *labels: str, **only: str) -> dict[tuple[str, ...], float]:
         """Sums of a metric by these labels, of series that carry `only`."""
         sums: dict[tuple[str, ...], float] = defaultdict(float)
@@ -133,13 +143,16 @@ def _model(name: str, slo: Slo, before: Scrape, after: Scrape, span: float, cost
 
 def _rates(before: Scrape, after: Scrape, span: float, name: str, *labels: str, **only: str
            ) -> dict[tuple[str, ...], float]:
-    """Increase per second; a counter that went back began anew."""
-    then = before.by(name, *labels, **only)
-    found = {}
-    for key, value in after.by(name, *labels, **only).items():
-        grown = value - then.get(key, 0.0)
-        found[key] = (grown if grown >= 0 else value) / span
-    return found
+    """Increase per second of each series, added up; a counter that went back began anew, one that has gone counts no
+    more."""
+    then = before.samples.get(name, {})
+    found: dict[tuple[str, ...], float] = defaultdict(float)
+    for series, value in after.samples.get(name, {}).items():
+        has = dict(series)
+        if all(has.get(k) == v for k, v in only.items()):
+            grown = value - then.get(series, 0.0)
+            found[tuple(has.get(label, "") for label in labels)] += (grown if grown >= 0 else value) / span
+    return dict(found)
 
 
 def _histogram(before: Scrape, after: Scrape, name: str, model: str) -> list[tuple[float, float]]:

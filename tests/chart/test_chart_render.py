@@ -67,6 +67,22 @@ def test_worker_groups_hold_what_the_fleet_needs() -> None:
     assert (pair["minReplicas"], pair["maxReplicas"]) == (2, 2)
 
 
+def test_pods_spread_but_for_those_that_hold_one_replica_together() -> None:
+    found = groups(rendered([PRODUCTION]))
+    for name, part in (("gateway", "gateway"), ("h200", "model")):
+        spread = found[name]["template"]["spec"]["topologySpreadConstraints"]
+        assert [s["topologyKey"] for s in spread] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+        chosen = spread[0]["labelSelector"]["matchLabels"]
+        assert chosen["flotilla.dev/part"] == part and chosen.get("ray.io/group", "h200") == "h200"
+    pair = found["h200-pair"]["template"]["spec"]
+    (near,) = pair["affinity"]["podAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert near["podAffinityTerm"]["topologyKey"] == "topology.kubernetes.io/zone"
+    assert near["podAffinityTerm"]["labelSelector"]["matchLabels"].items() >= {"ray.io/group": "h200-pair"}.items()
+    assert "topologySpreadConstraints" not in pair
+    off = {"workerGroups": {"h200": {"topologySpread": False}}}
+    assert "topologySpreadConstraints" not in groups(rendered([PRODUCTION], off))["h200"]["template"]["spec"]
+
+
 def test_spot_groups_may_go_to_spot_nodes_and_ask_their_price() -> None:
     docs = rendered([SPOT])
     spot, steady = groups(docs)["h100-spot"]["template"]["spec"], groups(docs)["h100"]["template"]["spec"]
@@ -199,6 +215,16 @@ def test_the_admin_api_has_an_address_of_its_own_and_few_callers() -> None:
     exporter = one(docs, "Deployment")["spec"]["template"]["spec"]["containers"]
     assert [c["name"] for c in exporter] == ["exporter", "admin"]
     assert exporter[1]["command"][:4] == ["python", "-m", "serving.control", "--fleet"]
+    page = exporter[1]["command"][exporter[1]["command"].index("--pods") + 1]
+    counters = one(docs, "Service", "flotilla-counters")["spec"]
+    assert page == "http://flotilla-counters:9464/metrics" and counters["clusterIP"] == "None"
+    counting = {name for name, g in groups(docs).items()
+                if counters["selector"].items() <= g["template"]["metadata"]["labels"].items()}
+    assert counting == {"head", "gateway"}, "those who count; a name for each of their addresses"
+    for part in counting:
+        rules = one(docs, "NetworkPolicy", f"flotilla-{part}")["spec"]["ingress"]
+        assert [r for r in rules if r.get("from") == [{"podSelector": {"matchLabels": {
+            "flotilla.dev/release": "flotilla", "flotilla.dev/part": "exporter"}}}] and r["ports"] == [{"port": 9464}]]
     assert [p["port"] for p in one(docs, "Service", "flotilla-admin")["spec"]["ports"]] == [9465]
     assert 9465 not in [p["port"] for p in one(docs, "Service", "flotilla")["spec"]["ports"]]
     rules = one(docs, "NetworkPolicy", "flotilla-exporter")["spec"]["ingress"]

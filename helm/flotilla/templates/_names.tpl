@@ -34,6 +34,9 @@ ours. Call: (dict "root" . "part" "gateway"). */ -}}
 {{- define "flotilla.podLabels" -}}
 flotilla.dev/release: {{ .root.Release.Name | quote }}
 flotilla.dev/part: {{ .part }}
+{{- if has .part (list "head" "gateway") }}
+flotilla.dev/counts: "true"
+{{- end }}
 {{- with .root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}

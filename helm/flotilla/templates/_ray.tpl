@@ -71,6 +71,13 @@ shareProcessNamespace: true
 initContainers:
 {{ include "flotilla.workerInit" (dict "root" . "profile" "" "image" "") | trim | indent 2 }}
 {{- if .Values.gateways.topologySpread }}
+{{ include "flotilla.spread" (dict "root" . "part" "gateway" "group" "") }}
+{{- end }}
+{{- end }}
+
+{{- /* Over nodes and zones, as far as there is room. Call: (dict "root" . "part" … "group" name or ""). */ -}}
+{{- define "flotilla.spread" -}}
+{{- $call := . -}}
 topologySpreadConstraints:
 {{- range (list "kubernetes.io/hostname" "topology.kubernetes.io/zone") }}
   - maxSkew: 1
@@ -78,7 +85,9 @@ topologySpreadConstraints:
     whenUnsatisfiable: ScheduleAnyway
     labelSelector:
       matchLabels:
-{{ include "flotilla.partSelector" (dict "root" $ "part" "gateway") | indent 8 }}
+{{ include "flotilla.partSelector" $call | indent 8 }}
+{{- with $call.group }}
+        ray.io/group: {{ . | quote }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -118,6 +127,7 @@ volumeMounts:
 {{- $v := .values -}}
 {{- $podSpec := include "flotilla.rayPodSpec" (dict "root" .root "values" $v "serviceAccount" (include "flotilla.serviceAccount" .root) "token" .root.Values.nodeLabels.enabled) -}}
 {{- $inits := printf "initContainers:\n%s" (include "flotilla.workerInit" (dict "root" .root "profile" $v.profile "image" $v.image) | trim | indent 2) -}}
+{{- if and $v.topologySpread (not $v.numOfHosts) }}{{ $inits = printf "%s\n%s" $inits (include "flotilla.spread" (dict "root" .root "part" "model" "group" .name)) }}{{ end -}}
 {{- $group := dict "groupName" .name "minReplicas" (int $v.minReplicas) "replicas" (int $v.minReplicas) "maxReplicas" (int $v.maxReplicas) "rayStartParams" (fromYaml (include "flotilla.rayStartParams" .root)) "resources" $v.rayResources -}}
 {{- with $v.numOfHosts }}{{ $_ := set $group "numOfHosts" (int .) }}{{ end -}}
 {{- with $v.idleTimeoutSeconds }}{{ $_ := set $group "idleTimeoutSeconds" (int .) }}{{ end -}}

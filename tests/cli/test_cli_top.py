@@ -1,0 +1,54 @@
+"""`flotilla top` on a cluster: the exporter's page and those of the pods behind a name, over HTTP."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from serving.cli.main import app
+from serving.errors import ConfigError, FleetNotRunning
+
+LAPTOP = Path(__file__).resolve().parents[2] / "deployments/fleets/laptop.yaml"
+
+
+@contextmanager
+def page(text: str) -> Iterator[str]:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *told: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/metrics"
+    server.shutdown()
+    server.server_close()
+
+
+def top(*more: str) -> Any:
+    return CliRunner().invoke(app, ["top", "--once", "--every", "0.5", "--json", *more],
+                              env={"FLOTILLA_FLEET": str(LAPTOP)})
+
+
+def test_the_ledgers_figures_and_those_of_pods() -> None:
+    with page('flotilla_replicas{model="qwen"} 2\n') as exporter, \
+            page('flotilla_requests_in_flight{model="qwen"} 5\n') as pods:
+        done = top("--metrics", exporter, "--pods", pods)
+    (qwen,) = [m for m in json.loads(done.stdout)["models"] if m["model"] == "qwen"]
+    assert (qwen["replicas"], qwen["in_flight"]) == (2, 5)
+
+
+def test_what_is_wrong_is_said() -> None:
+    assert isinstance(found := top("--pods", "http://127.0.0.1:1/metrics").exception, ConfigError), found
+    assert isinstance(found := top("--metrics", "http://127.0.0.1:1/metrics").exception, FleetNotRunning), found
