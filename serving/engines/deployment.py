@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 from ray import serve
+from ray.llm._internal.serve.core.configs.accelerators import AcceleratorBackend, GPUAccelerator
 from ray.llm._internal.serve.core.server.llm_server import LLMServer
 from ray.llm._internal.serve.engines.vllm.vllm_models import VLLMEngineConfig
 from ray.serve.llm import LLMConfig, build_llm_deployment
@@ -32,6 +33,7 @@ from serving.engines.settling import Settling
 from serving.engines.steps import StepReceiver
 from serving.engines.telling import Teller
 from serving.engines.whileused import IDLE
+from serving.fleet.accelerators import AcceleratorProfile
 from serving.fleet.catalogue import Fleet, ModelSpec
 from serving.fleet.loading import NO_LOADING, LoadingPolicy
 from serving.fleet.money import PriceLine
@@ -105,7 +107,7 @@ def facts(fleet: Fleet, name: str, compared: tuple[Comparison, ...], replica_id:
 def executor(fleet: Fleet, spec: ModelSpec) -> str | None:
     """vLLM's executor for a replica. None: Ray's own choice, which on GPUs has not been measured against others."""
     if fleet.accelerators[spec.accelerator].kind == "gpu":
-        return None
+        return "mp" if spec.data_ranks > 1 else None
     return "uni" if spec.devices == 1 else "mp"
 
 
@@ -126,20 +128,12 @@ def llm_config(fleet: Fleet, spec: ModelSpec, name: str, source: str, env: dict[
                place: Place = NOWHERE) -> LLMConfig:
     """ray.serve.llm's configuration of a model. `resources`, `place`: see `application`."""
     profile = fleet.accelerators[spec.accelerator]
-    hardware: dict[str, Any]
-    marks = resources or {}
-    if profile.kind == "cpu":
-        # the bundle's share is what the engine's processes take; the replica's own actor gets a little on top
-        hardware = {"accelerator_config": {"kind": "cpu"},
-                    "placement_group_config": {"bundles": [{"CPU": bundle_cpus(profile), **marks}]}}
-    else:
-        hardware = {"accelerator_type": profile.type,
-                    "placement_group_config": {"bundle_per_worker": {"GPU": 1, "CPU": bundle_cpus(profile), **marks}}}
+    hardware, actor = _hardware(profile, spec, resources or {})
     return LLMConfig(
         model_loading_config={"model_id": name, "model_source": source},
         deployment_config={
             "autoscaling_config": scaling.of_model(fleet, name, place),
-            "ray_actor_options": {"num_cpus": actor_cpus(profile)},
+            "ray_actor_options": {"num_cpus": actor_cpus(profile)} | actor,
             "graceful_shutdown_timeout_s": fleet.gateway.request_timeout_s + _STOP_S,
             "health_check_period_s": 2,
             "health_check_timeout_s": 30,
@@ -150,6 +144,23 @@ def llm_config(fleet: Fleet, spec: ModelSpec, name: str, source: str, env: dict[
                      | environment(fleet, spec, source, adapter_sources) | env},
         **hardware,
     )
+
+
+def _hardware(profile: AcceleratorProfile, spec: ModelSpec, marks: dict[str, float]
+              ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a replica's placement group asks for, and what its own process has of that. `marks`: of each bundle."""
+    if profile.kind == "cpu":
+        # the bundle's share is what the engine's processes take; the replica's own actor gets a little on top
+        return {"accelerator_config": {"kind": "cpu"},
+                "placement_group_config": {"bundles": [{"CPU": bundle_cpus(profile), **marks}]}}, {}
+    if spec.data_ranks > 1:
+        # by itself ray.serve.llm makes bundles for one rank, and all of them would want those: here the replica's own
+        # process has the GPUs, of one host, and vLLM's processes below it divide them
+        bundle = {"CPU": bundle_cpus(profile) * spec.devices, **marks}
+        return {"accelerator_type": profile.type, "accelerator_config": {"kind": "gpu"},
+                "placement_group_config": {"bundles": [bundle], "strategy": "STRICT_PACK"}}, {"num_gpus": spec.devices}
+    return {"accelerator_type": profile.type,
+            "placement_group_config": {"bundle_per_worker": {"GPU": 1, "CPU": bundle_cpus(profile), **marks}}}, {}
 
 
 def engine_kwargs(spec: ModelSpec, adapter_sources: dict[str, str]) -> dict[str, Any]:
@@ -177,10 +188,23 @@ def engine_kwargs(spec: ModelSpec, adapter_sources: dict[str, str]) -> dict[str,
     return kwargs | adapters.engine_arguments(adapter_sources, spec.lora) | engine.args
 
 
+class _GpusHere(GPUAccelerator):
+    """GPUs that the replica's own process has: no other task could get one to look at them."""
+
+    @property
+    def requires_remote_initialization(self) -> bool:
+        return False
+
+
 class _OwnEngineConfig(VLLMEngineConfig):
     """ray.serve.llm's engine configuration with our executor, names and step channel."""
 
     flotilla: dict[str, Any] = {}
+    gpus_here: bool = False
+
+    @property
+    def accelerator(self) -> AcceleratorBackend:
+        return _GpusHere() if self.gpus_here else super().accelerator
 
     def get_initialization_kwargs(self) -> dict[str, Any]:
         return super().get_initialization_kwargs() | self.flotilla
@@ -216,6 +240,7 @@ class ModelServer(LLMServer):
         }
         if self._settings.executor:
             own.flotilla["distributed_executor_backend"] = self._settings.executor
+        own.gpus_here = bool(self._llm_config.deployment_config["ray_actor_options"].get("num_gpus"))
         self._llm_config._engine_config = own
         if self._settings.adapters or self._settings.more_adapters:
             self._adapters = adapters.register(self._model, self._settings.adapters)

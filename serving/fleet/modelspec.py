@@ -115,6 +115,10 @@ class ModelSpec(Strict):
     @property
     def devices(self) -> int:
         """Devices that one replica occupies."""
+        return self.engine.tensor_parallel_size * self.engine.pipeline_parallel_size * self.data_ranks
+
+    @property
+    def data_ranks(self) -> int:
+        """Data-parallel ranks of one replica."""
         data = self.engine.args.get("data_parallel_size", 1)
-        return self.engine.tensor_parallel_size * self.engine.pipeline_parallel_size * (
-            data if isinstance(data, int) and data > 0 else 1)
+        return data if isinstance(data, int) and data > 0 else 1

@@ -17,7 +17,7 @@ COUNTERS_DIR = "/run/flotilla/metrics"  # where a gateway's pod has room for its
 _TRACE = 0.001
 _BUNDLES_PART = 0.75  # of `cpus`, per bundle; what is left is the replica's own actor's
 GATEWAY_CPUS = 0.1
-_HOST_DEVICES = 8  # of GPU nodes as they are sold
+HOST_DEVICES = 8  # of GPU nodes as they are sold
 
 
 def profile_resource(profile: str) -> str:
@@ -49,12 +49,10 @@ def replica_cpus(profile: AcceleratorProfile, spec: ModelSpec) -> float:
 def node_devices(spec: ModelSpec) -> int:
     """Devices that one host must have for the model.
 
-    A pipeline stage's tensors stay on one host, and so do the ranks of a data-parallel replica, which exchange in every
-    step, as far as a host of eight devices goes.
+    A pipeline stage's tensors stay on one host, and so does all of a data-parallel replica, whose ranks exchange in
+    every step.
     """
-    tensor = spec.engine.tensor_parallel_size
-    ranks = spec.devices // (tensor * spec.engine.pipeline_parallel_size)
-    return tensor * max(1, min(ranks, _HOST_DEVICES // tensor))
+    return spec.devices if spec.data_ranks > 1 else spec.engine.tensor_parallel_size
 
 
 def hosts(spec: ModelSpec, devices_per_pod: int) -> int:

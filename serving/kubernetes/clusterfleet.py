@@ -13,6 +13,7 @@ import yaml
 
 from serving.errors import ConfigError
 from serving.fleet.catalogue import Fleet
+from serving.fleet.resources import HOST_DEVICES
 
 FLEET_FILE, API_PRICES, ACCELERATOR_PRICES = "fleet.yaml", "api-prices.json", "accelerator-prices.csv"
 MOUNTED = f"/etc/flotilla/{FLEET_FILE}"
@@ -34,11 +35,17 @@ def for_cluster(fleet: Fleet, api_prices: str, accelerator_prices: str | None) -
     Gateways, exporter and admin API listen on every address of their pods, and the price books stand beside the file.
     Models of the catalogue come as they were filled in, for the catalogue itself is not mounted.
     `api_prices`, `accelerator_prices`: the text of the books that the fleet names.
-    Raises: ConfigError when all of it does not fit into a ConfigMap, or two things would listen on one port.
+    Raises: ConfigError when all of it does not fit into a ConfigMap, two things would listen on one port, or
+    data-parallel ranks have no host that holds them all.
     """
     if fleet.admin.enabled and fleet.admin.port == fleet.gateway.port:
         raise ConfigError(f"admin.port: {fleet.admin.port} is the API's port too, and on a cluster both listen on "
                           "every address of their pods; give one of them another")
+    for name, model in fleet.models.items():
+        if model.data_ranks > 1 and model.devices > HOST_DEVICES:
+            raise ConfigError(f"models.{name}: {model.data_ranks} data-parallel ranks have {model.devices} devices; "
+                              f"a replica of several ranks must be on one host, of {HOST_DEVICES} at most; split over "
+                              "hosts by tensor_parallel_size and pipeline_parallel_size")
     changed = fleet.model_copy(update={
         "prices": API_PRICES,
         "accelerator_prices": None if accelerator_prices is None else ACCELERATOR_PRICES,

@@ -43,7 +43,8 @@ def engines(draw: st.DrawFn, gpu: bool) -> dict[str, Any]:
         found |= {"tensor_parallel_size": draw(SHARES), "pipeline_parallel_size": draw(st.integers(1, 3))}
     args: dict[str, Any] = {"enable_prefix_caching": draw(st.booleans()), "hf_overrides": {"note": draw(TEXTS)}}
     if gpu and draw(st.booleans()):
-        args["data_parallel_size"] = draw(SHARES)
+        least = found["tensor_parallel_size"] * found["pipeline_parallel_size"]  # on one host, if any
+        args["data_parallel_size"] = draw(st.sampled_from([n for n in (1, 2, 4, 8) if n == 1 or n * least <= 8]))
     return found | {"args": args}
 
 

@@ -23,6 +23,7 @@ from serving.engines import names
 from serving.engines.steps import RECOMPUTE, Step, StepReceiver, phase_and_lost
 from serving.fleet.catalogue import Fleet, ReplicaRange
 from serving.fleet.config import parse
+from serving.fleet.resources import node_devices, replica_cpus, share_of
 from serving.fleet.specs import LoraSpec
 
 FLEET = """\
@@ -202,6 +203,44 @@ def test_ray_still_forces_an_executor_and_ours_still_wins(deployment) -> None:
     assert own.frontend_kwargs == forced.frontend_kwargs != {}
     kwargs = own.get_initialization_kwargs()
     assert (kwargs["distributed_executor_backend"], kwargs["served_model_name"]) == ("uni", ["qwen", "alias"])
+
+
+@pytest.mark.parametrize(("engine", "bundles", "strategy", "of_actor", "executor"), [
+    ({"tensor_parallel_size": 4}, 4, "PACK", 0, None),
+    ({"tensor_parallel_size": 8, "pipeline_parallel_size": 2}, 16, "PACK", 0, None),
+    ({"args": {"data_parallel_size": 8, "enable_expert_parallel": True}}, 1, "STRICT_PACK", 8, "mp"),
+    ({"tensor_parallel_size": 2, "args": {"data_parallel_size": 4}}, 1, "STRICT_PACK", 8, "mp"),
+], ids=["tensor", "pipeline", "experts", "tensor-and-data"])
+def test_a_replicas_placement_group_has_all_its_gpus(deployment, engine: dict[str, Any], bundles: int, strategy: str,
+                                                     of_actor: int, executor: str | None) -> None:
+    """As many bundles, of GPUs of its profile alone, as the pods of its worker group can hold."""
+    text = FLEET.replace("kind: cpu, memory_gib: 2, cpus: 0.5", "kind: gpu, type: H200, memory_gib: 141, cpus: 8")
+    found = parse(text % "qwen", "sample", Fleet)
+    spec = found.models["qwen"]
+    spec = spec.model_copy(update={"engine": spec.engine.model_copy(update={"args": {}, **engine})})
+    config = deployment.llm_config(found, spec, "qwen", "/nowhere", {}, {}, share_of("core"))
+    options = deployment.ModelServer.get_deployment_options(config)
+    asked = options["placement_group_bundles"]
+    assert (len(asked), options["placement_group_strategy"]) == (bundles, strategy)
+    assert sum(b["GPU"] for b in asked) == spec.devices
+    assert all(b["flotilla-core"] and b["accelerator_type:H200"] for b in asked)
+    assert sum(b["CPU"] for b in asked) == pytest.approx(replica_cpus(found.accelerators["core"], spec))
+    assert max(b["GPU"] for b in asked) <= node_devices(spec)
+    assert options["ray_actor_options"].get("num_gpus", 0) == of_actor
+    assert deployment.executor(found, spec) == executor
+
+
+def test_who_has_the_gpus_looks_at_them_itself(deployment) -> None:
+    """A replica that holds its GPUs would wait for ever for a task that needs a part of one."""
+    text = FLEET.replace("kind: cpu, memory_gib: 2, cpus: 0.5", "kind: gpu, type: H200, memory_gib: 141, cpus: 8")
+    found = parse(text % "qwen", "sample", Fleet)
+    forced = deployment.llm_config(found, found.models["qwen"], "qwen", "/nowhere", {}, {}).get_engine_config()
+    assert forced.accelerator.requires_remote_initialization, "Ray no longer asks another task"
+    own = deployment._OwnEngineConfig.model_validate(forced.model_dump())
+    assert own.accelerator.requires_remote_initialization
+    own.gpus_here = True
+    assert not own.accelerator.requires_remote_initialization
+    assert own.accelerator.default_bundles(num_devices=2) == [{"GPU": 1}, {"GPU": 1}]
 
 
 def test_one_device_keeps_to_one_process_and_several_do_not(deployment) -> None:

@@ -96,6 +96,20 @@ def test_who_listens_and_who_fetches_follows_from_the_fleet() -> None:
         fleet_values(path, clash)
 
 
+def test_data_parallel_ranks_stay_on_one_host() -> None:
+    found = load(ROOT / "deployments/fleets/h200-production.yaml")
+
+    def split(**args: int) -> Fleet:
+        model = found.models["qwen-32b"]
+        engine = model.engine.model_copy(update={"args": args, "tensor_parallel_size": 2})
+        return found.model_copy(update={"models": {"qwen-32b": model.model_copy(update={"engine": engine})}})
+
+    (group,) = groups(split(data_parallel_size=4, enable_expert_parallel=1))
+    assert (group.devices, group.least, group.spans) == (8, 2, False)
+    with pytest.raises(ConfigError, match="models.qwen-32b: 8 data-parallel ranks have 16 devices.*on one host"):
+        for_cluster(split(data_parallel_size=8), "", None)
+
+
 def test_books_that_are_too_large_are_refused() -> None:
     with pytest.raises(ConfigError, match="a ConfigMap holds"):
         for_cluster(load(ROOT / "deployments/fleets/laptop.yaml"), "x" * 1_000_001, None)
