@@ -15,6 +15,7 @@ from serving.cli.render import CHART, Over, as_yaml, fleet_values, warn_of_paths
 from serving.cli.run import FleetFile, Json
 from serving.kubernetes import checks, cluster, facts, helm, rendered
 from serving.kubernetes.checks import LEAST_KUBERNETES
+from serving.kubernetes.finding import Finding
 
 Context = Annotated[str | None, typer.Option(
     "--context", help="Context of the kubeconfig; default: its current one.", show_default=False)]
@@ -62,7 +63,7 @@ def rendered_for(there: cluster.Cluster, release: str, chart: Path, over: list[P
     return rendered.parsed(said)
 
 
-def _text(finding: checks.Finding) -> str:
+def _text(finding: Finding) -> str:
     from rich.markup import escape
 
     return escape(finding.said) + (f"\n[dim]→ {escape(finding.fix)}[/]" if finding.fix else "")

@@ -5,39 +5,25 @@ A check says nothing that it has not seen: what may not be read is `unknown`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
-from serving.kubernetes import definitions, fitting, rendered
+from serving.kubernetes import definitions, fitting, operators, rendered
 from serving.kubernetes.facts import Facts, Seen
-from serving.kubernetes.selectors import matches
+from serving.kubernetes.finding import Finding
 
 Doc = dict[str, Any]
-Level = Literal["ok", "warning", "wrong", "unknown"]
 LEAST_KUBERNETES = (1, 29)
-_LEAST_KUBERAY = (1, 6)
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 _FLAGS = {"cpu": "processors", "memory": "memory", fitting.GPU: "GPUs"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One answer. `fix`: what to do about it, where something is to be done."""
-
-    check: str
-    level: Level
-    said: str
-    fix: str = ""
 
 
 def all_checks(facts: Facts, docs: list[Doc]) -> list[Finding]:
     """Everything, in the order in which one would mend it."""
     checks: list[Callable[[Facts, list[Doc]], Iterator[Finding]]] = [
-        kubernetes, namespace, rights, kuberay, definitions_, gpus, nodes, storage, secrets, images, prometheus,
-        gateway_api, quotas, dns]
+        kubernetes, namespace, rights, operators.kuberay, definitions_, operators.gpus, gpus, nodes, storage, claims,
+        secrets, images, operators.prometheus, operators.gateway_api, quotas, dns]
     return [finding for check in checks for finding in check(facts, docs)]
 
 
@@ -69,37 +55,6 @@ def rights(facts: Facts, docs: list[Doc]) -> Iterator[Finding]:
                       "ask whoever runs the cluster, or choose another context with --context")
     else:
         yield Finding("rights", "ok", "you may make everything that the release has")
-
-
-def kuberay(facts: Facts, docs: list[Doc]) -> Iterator[Finding]:
-    """The operator: there, ready, new enough."""
-    seen, install = facts.operators, ("helm install kuberay-operator kuberay/kuberay-operator -n kuberay "
-                                      "--create-namespace --version 1.6.0")
-    if seen.unknown:
-        yield Finding("KubeRay", "unknown", seen.unknown)
-    elif not seen.docs:
-        yield Finding("KubeRay", "wrong", "no operator runs in the cluster", install)
-    for operator in seen.docs:
-        where = f"{operator['metadata'].get('namespace', '')}/{operator['metadata']['name']}"
-        image = operator["spec"]["template"]["spec"]["containers"][0]["image"]
-        tag = image.rpartition("@")[0] or image
-        found = re.search(r":v?(\d+)\.(\d+)", tag)
-        ready = (operator.get("status") or {}).get("readyReplicas", 0)
-        if not ready:
-            yield Finding("KubeRay", "wrong", f"the operator {where} is not ready", f"kubectl -n "
-                          f"{operator['metadata'].get('namespace', 'default')} describe deployment "
-                          f"{operator['metadata']['name']}")
-        elif found is None:
-            yield Finding("KubeRay", "unknown", f"the operator {where} runs {image}, whose tag tells no version",
-                          "make sure that it is 1.6 or newer")
-        elif (int(found[1]), int(found[2])) < _LEAST_KUBERAY:
-            yield Finding("KubeRay", "wrong", f"the operator {where} is {found[1]}.{found[2]}; the chart needs 1.6",
-                          "upgrade it, and its definitions first: Helm does not upgrade those")
-        else:
-            yield Finding("KubeRay", "ok", f"{where}, {found[1]}.{found[2]}")
-    if len(seen.docs) > 1:
-        yield Finding("KubeRay", "warning", f"{len(seen.docs)} operators run; two that watch one namespace quarrel",
-                      "keep one, or give each its watchNamespace")
 
 
 def definitions_(facts: Facts, docs: list[Doc]) -> Iterator[Finding]:
@@ -200,6 +155,26 @@ def storage(facts: Facts, docs: list[Doc]) -> Iterator[Finding]:
                           f"{', '.join(claim['spec']['accessModes'])}")
 
 
+def claims(facts: Facts, docs: list[Doc]) -> Iterator[Finding]:
+    """Volumes that the values name and the release does not make."""
+    made = {d["metadata"]["name"] for d in docs if d["kind"] == "PersistentVolumeClaim"}
+    named = {v["persistentVolumeClaim"]["claimName"] for _, template, _ in rendered.pods(docs)
+             for v in template["spec"].get("volumes", ()) if "persistentVolumeClaim" in v} - made
+    if named and facts.claims.unknown:
+        yield Finding("claims", "unknown", facts.claims.unknown)
+        return
+    for name in sorted(named):
+        found = facts.claims.named(name)
+        phase = "" if found is None else (found.get("status") or {}).get("phase", "")
+        if found is None:
+            yield Finding("claims", "wrong", f"there is no claim {name} in {facts.namespace}",
+                          "make it, or leave existingClaim empty: the chart makes one then")
+        elif phase == "Lost":
+            yield Finding("claims", "wrong", f"{name}: its volume is lost", "bind it to another volume")
+        else:
+            yield Finding("claims", "ok", f"{name}: {phase or 'there'}")
+
+
 def secrets(facts: Facts, docs: list[Doc]) -> Iterator[Finding]:
     """Secrets that the values name."""
     wanted = rendered.secrets(docs)
@@ -240,54 +215,6 @@ def images(facts: Facts, docs: list[Doc]) -> Iterator[Finding]:
     if not failing:
         yield Finding("images", "unknown", f"{', '.join(sorted(ours))}: no pod fails to pull, and none was made to try",
                       f"kubectl -n {facts.namespace} run try-image --rm -it --restart=Never --image IMAGE -- true")
-
-
-def prometheus(facts: Facts, docs: list[Doc]) -> Iterator[Finding]:
-    """Whether a Prometheus selects the release's monitors and rules."""
-    wanted = [d for d in docs if d["kind"] in ("PodMonitor", "PrometheusRule")]
-    if not wanted:
-        yield Finding("Prometheus", "ok", "not used: podMonitor and prometheusRule are off")
-        return
-    if not facts.prometheuses.served:
-        yield Finding("Prometheus", "wrong", "the Prometheus operator's definitions are not there",
-                      "install kube-prometheus-stack, or set podMonitor.enabled and prometheusRule.enabled to false")
-        return
-    if facts.prometheuses.unknown:
-        yield Finding("Prometheus", "unknown", facts.prometheuses.unknown)
-        return
-    for doc in wanted:
-        field = "podMonitorSelector" if doc["kind"] == "PodMonitor" else "ruleSelector"
-        value = "podMonitor" if doc["kind"] == "PodMonitor" else "prometheusRule"
-        labels = doc["metadata"].get("labels") or {}
-        by = [p for p in facts.prometheuses.docs if matches(p["spec"].get(field), labels)]
-        name = f"{doc['kind']} {doc['metadata']['name']}"
-        if by:
-            yield Finding("Prometheus", "ok", f"{name}: selected by "
-                          + ", ".join(f"{p['metadata'].get('namespace')}/{p['metadata']['name']}" for p in by))
-        else:
-            asked = [p["spec"].get(field) for p in facts.prometheuses.docs]
-            yield Finding("Prometheus", "wrong", f"{name}: no Prometheus selects it; they select {asked or 'nothing'}",
-                          f"set {value}.additionalLabels to those labels")
-
-
-def gateway_api(facts: Facts, docs: list[Doc]) -> Iterator[Finding]:
-    """For HTTPRoutes and incremental upgrades."""
-    strategy = rendered.ray_service(docs)["spec"]["upgradeStrategy"]
-    asked = (strategy.get("clusterUpgradeOptions") or {}).get("gatewayClassName")
-    if asked is None and not any(d["kind"] == "HTTPRoute" for d in docs):
-        yield Finding("Gateway API", "ok", "not used")
-    elif not facts.gateway_classes.served:
-        yield Finding("Gateway API", "wrong", "its definitions are not there", "install the Gateway API and an "
-                      "implementation of it, or set httpRoute.enabled to false and upgrade.strategy to NewCluster or "
-                      "None")
-    elif facts.gateway_classes.unknown:
-        yield Finding("Gateway API", "unknown", facts.gateway_classes.unknown)
-    elif asked is not None and facts.gateway_classes.named(asked) is None:
-        known = ", ".join(d["metadata"]["name"] for d in facts.gateway_classes.docs) or "none"
-        yield Finding("Gateway API", "wrong", f"there is no GatewayClass {asked!r}; there are: {known}",
-                      "name one in upgrade.gatewayClassName")
-    else:
-        yield Finding("Gateway API", "ok", f"GatewayClass {asked}" if asked else "there")
 
 
 def quotas(facts: Facts, docs: list[Doc]) -> Iterator[Finding]:

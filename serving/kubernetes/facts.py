@@ -39,7 +39,9 @@ class Facts:
     pods: Seen = Seen()
     definitions: Seen = Seen()
     operators: Seen = Seen()
+    gpu_operators: Seen = Seen()
     storage_classes: Seen = Seen()
+    claims: Seen = Seen()
     prometheuses: Seen = Seen()
     gateway_classes: Seen = Seen()
     quotas: Seen = Seen()
@@ -72,7 +74,8 @@ def gather(cluster: Cluster, docs: Iterable[Doc], secrets: Iterable[str]) -> Fac
         namespaces=seen(lambda: [n for n in [cluster.get(kinds.NAMESPACES, cluster.namespace)] if n]),
         nodes=listed(kinds.NODES), pods=listed(kinds.PODS, ""), definitions=listed(kinds.DEFINITIONS),
         operators=listed(kinds.DEPLOYMENTS, "", "app.kubernetes.io/name=kuberay-operator"),
-        storage_classes=listed(kinds.STORAGE_CLASSES), prometheuses=listed(kinds.PROMETHEUSES, ""),
+        gpu_operators=listed(kinds.CLUSTER_POLICIES), storage_classes=listed(kinds.STORAGE_CLASSES),
+        claims=listed(kinds.CLAIMS), prometheuses=listed(kinds.PROMETHEUSES, ""),
         gateway_classes=listed(kinds.GATEWAY_CLASSES), quotas=listed(kinds.QUOTAS),
         dns=listed(kinds.ENDPOINT_SLICES, "kube-system", "k8s-app=kube-dns"),
         secrets=found, unknown_secrets=unknown_secrets, forbidden=tuple(_forbidden(cluster, docs)))

@@ -52,5 +52,6 @@ RAY_SERVICES = Kind("ray.io/v1", "rayservices", "RayService")
 RAY_CLUSTERS = Kind("ray.io/v1", "rayclusters", "RayCluster")
 PROMETHEUSES = Kind("monitoring.coreos.com/v1", "prometheuses", "Prometheus")
 GATEWAY_CLASSES = Kind("gateway.networking.k8s.io/v1", "gatewayclasses", "GatewayClass", namespaced=False)
+CLUSTER_POLICIES = Kind("nvidia.com/v1", "clusterpolicies", "ClusterPolicy", namespaced=False)
 ACCESS_REVIEWS = Kind("authorization.k8s.io/v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview",
                       namespaced=False)

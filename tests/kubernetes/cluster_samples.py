@@ -47,6 +47,7 @@ def definitions() -> list[Doc]:
         definition("httproutes.gateway.networking.k8s.io", "HTTPRoute", "gateway.networking.k8s.io"),
         definition("gatewayclasses.gateway.networking.k8s.io", "GatewayClass", "gateway.networking.k8s.io",
                    scope="Cluster"),
+        definition("clusterpolicies.nvidia.com", "ClusterPolicy", "nvidia.com", scope="Cluster"),
         definition("prometheuses.monitoring.coreos.com", "Prometheus", "monitoring.coreos.com"),
     ]
 
@@ -75,13 +76,16 @@ def objects() -> list[Doc]:
     made += [node(f"gpu-{i}", 8, gpu_labels, taint) for i in range(4)] + [node("cpu-0"), node("cpu-1")]
     made += [operator()]
     made.append({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "shared-nvme"}})
+    made.append({"apiVersion": "nvidia.com/v1", "kind": "ClusterPolicy", "metadata": {"name": "cluster-policy"},
+                 "status": {"state": "ready"}})
     made.append({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "registry", "namespace": "models"},
                  "data": {".dockerconfigjson": "e30="}})
     made.append({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "envoy"}})
     monitors = {"matchLabels": {"release": "kube-prometheus-stack"}}
     made.append({"apiVersion": "monitoring.coreos.com/v1", "kind": "Prometheus",
                  "metadata": {"name": "main", "namespace": "monitoring"},
-                 "spec": {"podMonitorSelector": monitors, "ruleSelector": monitors}})
+                 "spec": {"podMonitorSelector": monitors, "ruleSelector": monitors,
+                          "podMonitorNamespaceSelector": {}, "ruleNamespaceSelector": {}}})
     made.append({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
                  "metadata": {"name": "kube-dns-1", "namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}},
                  "endpoints": [{"conditions": {"ready": True}}]})

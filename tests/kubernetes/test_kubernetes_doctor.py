@@ -65,6 +65,15 @@ def test_a_cluster_that_has_everything(server: FakeKubernetes, kubeconfig: Path)
     (lambda s, d: d.remove(of(d, "Secret", "registry")), "secrets", "registry is not there in models"),
     (lambda s, d: of(d, "Prometheus")["spec"].update(podMonitorSelector={"matchLabels": {"a": "b"}}), "Prometheus",
      "no Prometheus selects it"),
+    (lambda s, d: of(d, "Prometheus")["spec"].pop("podMonitorNamespaceSelector"), "Prometheus",
+     "monitoring/main would select it, and does not look into models"),
+    (lambda s, d: of(d, "Prometheus")["spec"].update(ruleNamespaceSelector={"matchLabels": {"team": "x"}}),
+     "Prometheus", "PrometheusRule flotilla: monitoring/main would select it"),
+    (lambda s, d: of(d, "ClusterPolicy")["status"].update(state="notReady"), "GPU operator",
+     "cluster-policy: notReady"),
+    (lambda s, d: of(d, "GatewayClass").update(status={"conditions": [
+        {"type": "Accepted", "status": "False", "message": "no controller"}]}), "Gateway API",
+     "envoy is not accepted: no controller"),
     (lambda s, d: of(d, "GatewayClass")["metadata"].update(name="other"), "Gateway API",
      "no GatewayClass 'envoy'.*other"),
     (lambda s, d: d.append({"apiVersion": "v1", "kind": "ResourceQuota",
@@ -129,6 +138,19 @@ def test_a_secret_that_lacks_a_key(server: FakeKubernetes, kubeconfig: Path) -> 
     samples.fill(server, docs)
     assert any(f["said"].startswith("flotilla has no key replica; it has: pepper") for f in
                examined(server, fleet=one)[1])
+
+
+def test_a_claim_that_is_not_there(server: FakeKubernetes, kubeconfig: Path, tmp_path: Path) -> None:
+    over = tmp_path / "own.yaml"
+    over.write_text("modelCache: {type: pvc, existingClaim: mine}\n")
+    samples.fill(server, samples.objects())
+    _, findings = examined(server, "-f", str(over))
+    assert [(f["level"], f["said"]) for f in findings if f["check"] == "claims"] == [
+        ("wrong", "there is no claim mine in models")]
+    server.objects.create("v1", "persistentvolumeclaims", "models", {"metadata": {"name": "mine"},
+                                                                     "status": {"phase": "Bound"}})
+    _, findings = examined(server, "-f", str(over))
+    assert [(f["level"], f["said"]) for f in findings if f["check"] == "claims"] == [("ok", "mine: Bound")]
 
 
 def test_for_people(server: FakeKubernetes, kubeconfig: Path) -> None:
