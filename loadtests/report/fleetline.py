@@ -34,7 +34,7 @@ def _series(name: str, samples: Sequence[FleetSample], at: Sequence[float]) -> F
     own = [sample.models.get(name, nothing) for sample in samples]
     return FleetSeries(
         replicas=[one.replicas for one in own],
-        starting=_rates(at, [one.cold_start_s for one in own], 1.0),
+        starting=_starting(at, [one.cold_start_s for one in own]),
         waiting=[_added(one.queued, one.waiting) for one in own],
         running=[one.running if one.running is not None else one.in_flight for one in own],
         kv_used=[one.kv_used for one in own],
@@ -48,6 +48,28 @@ def _rates(at: Sequence[float], counts: Sequence[Value], scale: float) -> list[V
     for before, after, one, other in zip(at, at[1:], counts, counts[1:], strict=False):
         known = one is not None and other is not None and other >= one and after > before
         found.append((other - one) / (after - before) * scale if known else None)  # type: ignore[operator]
+    return found
+
+
+def _starting(at: Sequence[float], seconds: Sequence[Value]) -> list[Value]:
+    """Replicas in their cold start, of each sample on average since the one before.
+
+    A process that starts may be too busy to tell its seconds: what comes late is spread over the stretch before it in
+    which nothing came, as far back as one replica needs. A counter that begins within the run begins at 0.
+    """
+    known = next((i for i, value in enumerate(seconds) if value is not None), None)
+    counts = list(seconds)
+    if known and counts[known] <= at[known] - at[0]:  # type: ignore[operator]
+        counts[:known] = [0.0] * known
+    found = _rates(at, counts, 1.0)
+    for i, rate in enumerate(found):
+        if rate is None or rate <= 1.0:
+            continue
+        first, spent = i, rate * (at[i] - at[i - 1])
+        while first > 1 and found[first - 1] == 0.0 and at[i] - at[first - 1] < spent:
+            first -= 1
+        if first < i:
+            found[first : i + 1] = [spent / (at[i] - at[first - 1])] * (i + 1 - first)
     return found
 
 

@@ -81,7 +81,7 @@ class Books:
         self._unmetered = Unmetered(facts.replica_id)
         self._number = self._folded = 0
         self._full = False
-        self._in_http = 0
+        self._in_http = self._unread = 0
         self._served = Sums()
         self._used_at = time.monotonic()
         self._endpoint = ""
@@ -162,7 +162,8 @@ class Books:
         steps = {} if fit is None else {"fixed": fit.fixed, "token": fit.token, "attention": fit.attention,
                                         "cache_s": fit.cache}
         return ReplicaTold(
-            running=running, waiting=max(0, self._in_http - running), busy_s=meter.account.total.busy_ns / 1e9,
+            running=running, waiting=max(0, self._in_http - running),
+            waiting_tokens=self._unread if self.busy else 0, busy_s=meter.account.total.busy_ns / 1e9,
             finished=served.finished, prompt=served.prompt, computed=served.computed,
             computed_squared=served.computed_squared, output=served.output,
             start_s=meter.account.total.cold_ns / 1e9, price=meter.account.price_nanousd_per_hour, **steps)
@@ -216,6 +217,8 @@ class Books:
                 self._meter.step(start, end, works, 1)
             self._changed.update([line.request_id for line in works])
         self._folded += step.folded
+        if step.unread >= 0:
+            self._unread = step.unread
         for ended in step.ended:
             self._end(ended)
         if self._watches:

@@ -20,6 +20,7 @@ from serving.engines.steps import DECODE, PREFILL, RECOMPUTE, Ended, Step, StepS
 QUALIFIED_NAME = "serving.engines.scheduler.MeteredScheduler"
 ADDRESS_KEY = "flotilla_steps"
 _TOGETHER, _TOGETHER_NS = 16, 100_000_000  # most steps in one message, and the longest that the first of them waits
+_COUNT_NS = 500_000_000  # how often what waits is counted: whoever decides about replicas asks every other second
 _ABORTED = {RequestStatus.FINISHED_ABORTED}
 _FAILED = {RequestStatus.FINISHED_ERROR, RequestStatus.FINISHED_IGNORED}
 
@@ -51,6 +52,7 @@ class MeteredScheduler(Scheduler):
         self._redo: dict[str, int] = {}  # preempted requests: tokens that were computed before
         self._ended: list[Ended] = []
         self._in_step = False
+        self._counted_ns = 0
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
         """As vLLM's, and notes when it began and on how much context each request builds."""
@@ -117,7 +119,14 @@ class MeteredScheduler(Scheduler):
             return  # there will be a next step
         self._held = None
         if held.works or ended:
+            if end - self._counted_ns >= _COUNT_NS:
+                self._counted_ns, held.unread = end, self._unread()
             self._steps.send(held)
+
+    def _unread(self) -> int:
+        """Tokens of prompts that are still to be computed, waiting or begun."""
+        queues = (self.running, self.waiting, self.skipped_waiting)
+        return sum(max(0, r.num_prompt_tokens - r.num_computed_tokens) for queue in queues for r in queue)
 
     def _preempt_request(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         done = max(request.num_computed_tokens, self._redo.get(request.request_id, 0))

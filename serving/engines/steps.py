@@ -52,7 +52,8 @@ class Step(msgspec.Struct, array_like=True):
     """One or more engine steps. Times: monotonic nanoseconds. works: (engine request id, tokens, context, flags).
 
     `again`: start and end of steps after this one that did the same, each on as many tokens more context as the one
-    before computed. `ended`: with the last of them. `folded`: steps that can no longer be told apart.
+    before computed. `ended`: with the last of them. `folded`: steps that can no longer be told apart. `unread`: prompt
+    tokens of all requests in the engine that were still to be computed then; -1 where nobody has counted.
     """
 
     start_ns: int
@@ -61,6 +62,7 @@ class Step(msgspec.Struct, array_like=True):
     ended: list[Ended]
     folded: int = 0
     again: list[tuple[int, int]] = []
+    unread: int = -1
 
     def each(self) -> Iterator[Step]:
         """One after the other."""
@@ -81,7 +83,8 @@ class Step(msgspec.Struct, array_like=True):
             works[rid] = (rid, before + tokens, first_context, first + marks // _LOST * _LOST)
         joined = list(works.values())
         start, end = min(self.start_ns, later.start_ns), max(self.end_ns, later.end_ns)
-        return Step(start, end, joined, self.ended + later.ended, self.folded + later.folded + 1)
+        return Step(start, end, joined, self.ended + later.ended, self.folded + later.folded + 1,
+                    unread=self.unread if later.unread < 0 else later.unread)
 
 
 class StepSender:

@@ -318,7 +318,7 @@ class Gateway:
         held_by = holder(body.previous_response, tenant) if body.previous_response else ""
         adapter = key_of(target.asked_of(target.model).encode()) if target.adapter else None
         return Call(endpoint.method, endpoint.path, sent, to, key=conversation, response=body.previous_response,
-                    held_by=held_by, adapter=adapter)
+                    held_by=held_by, adapter=adapter, size=len(body.data))
 
     def _about(self, endpoint: Endpoint, name: str, scope: Any, headers: dict[bytes, str],
                exchange: Exchange) -> tuple[Call, Target]:
@@ -387,6 +387,8 @@ class Gateway:
         cost_usd = used.cost_usd if used and exchange.recorded else None
         trace_id = spans.trace_id if spans is not None else ""
         self._ports.meter.answered(record, cost_usd, trace_id)
+        if self._forward is not None:
+            self._forward.ended(record)
         if exchange.limited:
             self._ports.quotas.settle(exchange.request_id, _used(exchange))
         if exchange.principal is not None and exchange.recorded:

@@ -13,8 +13,8 @@ from typing import Any
 
 from serving.carrier.frames import Ask
 from serving.errors import FlotillaError, NoReplica, ReplicaFailed, UnknownResponse
-from serving.fleet.autoscaling.told import GatewayTold
 from serving.fleet.balance import tag
+from serving.fleet.records import RequestRecord
 from serving.fleet.routing import Target
 from serving.gateway.exchange import Exchange
 from serving.gateway.lanes import Lane, Place
@@ -33,9 +33,9 @@ _DEATHS = 2  # of them, how many may die of it: a request that kills engines mus
 class Call:
     """One request on its way upstream.
 
-    `body`: what to send to a place. `key`: tells its conversation, which is worth asking only where there are several
-    replicas. `response`: the id of the stored response that it is about or goes on from, if there is one, and
-    `held_by`: the tag of the replica that holds it. `adapter`: a key of the LoRA adapter that it uses.
+    `body`: what to send to a place, `size`: its bytes, about. `key`: tells its conversation, which is worth asking only
+    where there are several replicas. `response`: the id of the stored response that it is about or goes on from, if
+    there is one, and `held_by`: the tag of the replica that holds it. `adapter`: a key of the LoRA adapter it uses.
     """
 
     method: str
@@ -47,6 +47,7 @@ class Call:
     response: str = ""
     held_by: str = ""
     adapter: int | None = None
+    size: int = 0
     tried: set[str] = field(default_factory=set)
 
 
@@ -61,8 +62,13 @@ class Forward:
         """What has come for each model and what waits, for whoever decides about replicas. Called from any thread."""
         found: dict[str, float] = {}
         for name, lane in self._lanes.items():
-            found |= GatewayTold(lane.arrived, lane.queued).numbers(name)
+            found |= lane.told.numbers(name)
         return found
+
+    def ended(self, record: RequestRecord) -> None:
+        """A request is over."""
+        if (lane := self._lanes.get(record.model)) is not None:
+            lane.answered(record)
 
     def close(self) -> None:
         """Close idle connections."""
@@ -96,6 +102,8 @@ class Forward:
             finally:
                 self._lanes[place.model].leave(place, answered, _work(exchange))
             if answered:
+                if (usage := exchange.answer.usage) is not None:
+                    self._lanes[place.model].read(call.size, usage.tokens.prompt)
                 return
             if deaths >= _DEATHS:
                 break
@@ -146,7 +154,7 @@ class Forward:
         key = call.key() if several and call.key is not None else None
         if len(chain) == 1:
             return await self._lanes[chain[0]].enter(tenant, key, call.tried, call.adapter, priority,
-                                                      exchange.deadline_s or math.inf)
+                                                      exchange.deadline_s or math.inf, call.size)
         for model in chain:
             place = self._lanes[model].free(key, call.tried, None, tenant)
             if place is not None:
@@ -157,7 +165,7 @@ class Forward:
         if there and there[0] != chain[0]:
             await self._moved(chain[0], there[0])
         return await self._lanes[there[0] if there else chain[0]].enter(
-            tenant, key, call.tried, None, priority, exchange.deadline_s or math.inf)
+            tenant, key, call.tried, None, priority, exchange.deadline_s or math.inf, call.size)
 
     async def _moved(self, model: str, to: str) -> None:
         self._meter.moved(model, to)

@@ -13,13 +13,17 @@ from dataclasses import dataclass, field, replace
 
 from serving.errors import ModelFailed, NoReplica, Overloaded, TooManyWaiting
 from serving.fleet.admission import Crowd, DrainRate, FairQueue, Weights
+from serving.fleet.autoscaling.told import GatewayTold
 from serving.fleet.balance import Balancer, Replica
 from serving.fleet.catalogue import ModelSpec
+from serving.fleet.records import RequestRecord
+from serving.fleet.slos import kept
 from serving.fleet.tenants import ENGINE_PRIORITY, QUEUE_WEIGHT, Priority
 from serving.gateway.ports import Meter, ReplicaDirectory
 
 _ABSENT_S = 5.0  # a model that should run but has no replica is waited for this long
 _TICK_S = 0.1
+_PER_BYTE, _READS = 0.25, 32  # a prompt's tokens per byte of a body until some are seen, and of how many the mean is
 _SUSPECT_S = 2.0  # a replica that could not be reached is not asked again for this long
 
 
@@ -62,9 +66,12 @@ class Lane:
         self._drain = DrainRate()
         self._seen: object = None
         self._absent = 0  # requests that wait for a first replica
-        self._arrived = 0
+        self._arrived = self._promised = self._missed = 0
+        self._per_byte, self._longest, self._queued_tokens = _PER_BYTE, spec.engine.max_model_len, 0.0
+        self._slo = spec.slo
         self._suspects: dict[str, float] = {}
         self._tick: asyncio.TimerHandle | None = None
+        self._waking: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -78,14 +85,25 @@ class Lane:
         return self._balancer
 
     @property
-    def arrived(self) -> int:
-        """Requests that have come here, ever."""
-        return self._arrived
-
-    @property
     def queued(self) -> int:
         """Requests that wait, for a seat or for a first replica."""
         return len(self._queue) + self._absent
+
+    @property
+    def told(self) -> GatewayTold:
+        """What whoever decides about replicas hears of the model. Called from any thread."""
+        return GatewayTold(self._arrived, self.queued, self._queued_tokens, self._promised, self._missed)
+
+    def answered(self, record: RequestRecord) -> None:
+        """Count whether an answer of the model kept what is promised."""
+        if promises := kept(record, self._slo):
+            self._promised += 1
+            self._missed += not promises["goodput"]
+
+    def read(self, size: int, tokens: int) -> None:
+        """A body of so many bytes has turned out to be a prompt of so many tokens."""
+        if size and tokens:
+            self._per_byte += (tokens / size - self._per_byte) / _READS
 
     def free(self, key: int | None, exclude: Collection[str] = (), adapter: int | None = None,
              tenant: str = "") -> Place | None:
@@ -123,9 +141,10 @@ class Lane:
         return self._crowd.spare(tenant, self._balancer.seats, self.balancer.capacity(), self._loop.time())
 
     async def enter(self, tenant: str, key: int | None, exclude: Collection[str] = (), adapter: int | None = None,
-                    priority: Priority = "standard", patience_s: float = math.inf) -> Place:
+                    priority: Priority = "standard", patience_s: float = math.inf, size: int = 0) -> Place:
         """A seat, waited for in fair order. `patience_s`: who has less than a first replica is expected to take is
-        told so at once, and the replica starts all the same.
+        told so at once, and the replica starts all the same. `size`: bytes of the body, by which its tokens are guessed
+        while it waits.
 
         Raises: NoReplica, ModelFailed, Overloaded, TooManyWaiting.
         """
@@ -133,6 +152,16 @@ class Lane:
         place = self._free(key, exclude, adapter, tenant)
         if place is not None:
             return place
+        tokens = min(self._longest, size * self._per_byte)
+        self._queued_tokens += tokens
+        try:
+            return await self._patiently(tenant, key, exclude, adapter, priority, patience_s)
+        finally:
+            self._queued_tokens -= tokens
+
+    async def _patiently(self, tenant: str, key: int | None, exclude: Collection[str], adapter: int | None,
+                         priority: Priority, patience_s: float) -> Place:
+        """A seat for who has found none free."""
         cold_s = 0.0
         if not self.balancer.replicas:
             cold_s = await self._awake(patience_s)
@@ -179,11 +208,13 @@ class Lane:
         if self._at_zero and self._expected_s() > patience_s:
             raise self._not_yet()
         self._absent += 1
+        self._meter.queued(self.model, self.queued)
         try:
             if not await self._directory.wait(self.model, limit):
                 raise self._not_yet()
         finally:
             self._absent -= 1
+            self._meter.queued(self.model, self.queued)
         return self._loop.time() - began
 
     def _expected_s(self) -> float:
@@ -201,7 +232,7 @@ class Lane:
         out = self._queue.put(tenant, waiter, self._loop.time(), ENGINE_PRIORITY[priority], QUEUE_WEIGHT[priority])
         if out is not None and not out.seat.done():
             out.seat.set_exception(TooManyWaiting(self.model, self._retry_after()))
-        self._meter.queued(self.model, len(self._queue))
+        self._meter.queued(self.model, self.queued)
         late = self._loop.call_later(self._limits.max_wait_s, self._late, tenant, waiter)
         if self._tick is None:
             self._tick = self._loop.call_later(_TICK_S, self._ticked)
@@ -215,19 +246,29 @@ class Lane:
             raise
         finally:
             late.cancel()
-            self._meter.queued(self.model, len(self._queue))
+            self._meter.queued(self.model, self.queued)
 
     def _ticked(self) -> None:
-        """While some wait: replicas may have come without anyone leaving."""
+        """While some wait: replicas may have come without anyone leaving, or the last one gone from under them."""
         self._tick = None
         self._serve()
+        if self.balancer.replicas:
+            self._waking = None
+        elif len(self._queue) and self._waking is None and self._directory.state(self.model) == "scaled_to_zero":
+            self._waking = self._loop.create_task(self._directory.wake(self.model))
         if len(self._queue):
             self._tick = self._loop.call_later(_TICK_S, self._ticked)
 
-    def _late(self, tenant: str, waiter: _Waiter) -> None:
-        if not waiter.seat.done():
-            self._queue.remove(tenant, waiter)
-            waiter.seat.set_exception(Overloaded(self.model, self._retry_after()))
+    def _late(self, tenant: str, waiter: _Waiter, since_zero: bool = False) -> None:
+        if waiter.seat.done():
+            return
+        more_s = self._cold_wait_s - self._limits.max_wait_s
+        if self._at_zero and not self.balancer.replicas and more_s > 0 and not since_zero:
+            # its model went to zero while it waited: it waits as long as who comes then
+            self._loop.call_later(more_s, self._late, tenant, waiter, True)
+            return
+        self._queue.remove(tenant, waiter)
+        waiter.seat.set_exception(Overloaded(self.model, self._retry_after()))
 
     def _serve(self) -> None:
         """Give free seats to those who wait."""

@@ -44,6 +44,20 @@ async def test_a_request_pays_for_its_steps(replica: Replica) -> None:
     assert total.tokens == Tokens(8, 4, 2)
 
 
+async def test_prompts_that_wait_are_told_until_no_one_is_there(replica: Replica) -> None:
+    replica.books.admit(ONE, "demo")
+    replica.step([engine_id(ONE)])
+    assert replica.books.told.waiting_tokens == 0
+    replica.books.take(Step(replica.now_ns, replica.now_ns + 1, [], [], unread=900))
+    replica.step([engine_id(ONE)])  # has not counted
+    assert replica.books.told.waiting_tokens == 900
+    first, second = Step(1, 2, [], [], unread=5), Step(2, 3, [], [])
+    assert (first.fold(second).unread, second.fold(first).unread) == (5, 5)
+    replica.step([engine_id(ONE)], [over(engine_id(ONE))])
+    replica.books.leave(ONE)
+    assert replica.books.told.waiting_tokens == 0
+
+
 async def test_settled_waits_for_the_last_step(replica: Replica) -> None:
     replica.books.admit(ONE, "demo")
     replica.step([engine_id(ONE)])

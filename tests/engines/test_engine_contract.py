@@ -516,6 +516,27 @@ async def test_every_token_is_reported_with_its_context(engine: Engine) -> None:
     assert (ended.prompt_tokens, ended.cached_tokens, ended.completion_tokens) == (150, 0, 3)
 
 
+async def test_prompts_that_are_still_to_be_computed_are_counted(
+        engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.engines.scheduler._COUNT_NS", 0)
+    for number, name in enumerate("abcdef"):  # four seats
+        engine.add(name, list(range(number * 1_000, number * 1_000 + 50)), 40)
+    engine.run()
+    await engine.steps()
+    unread = [step.unread for step in engine.found]
+    assert unread[0] == 6 * 50 - CHUNK
+    assert unread == sorted(unread, reverse=True) and 100 in unread and unread[-1] == 0
+
+
+async def test_what_waits_is_not_counted_with_every_step(engine: Engine) -> None:
+    for number, name in enumerate("abcdef"):
+        engine.add(name, list(range(number * 1_000, number * 1_000 + 50)), 40)
+    engine.run()
+    await engine.steps()
+    assert engine.found[0].unread == 6 * 50 - CHUNK
+    assert sum(step.unread >= 0 for step in engine.found) < len(engine.found)
+
+
 async def test_cached_tokens_are_context_and_not_work(engine: Engine) -> None:
     prompt = list(range(100))
     for name in ("first", "again"):

@@ -85,6 +85,15 @@ def test_more_for_more_and_for_longer_prompts_and_a_tighter_promise() -> None:
     assert capacity(H100, cached, SLO).per_s > capacity(H100, longer, SLO).per_s
 
 
+def test_prompts_that_wait_count_by_their_length() -> None:
+    def wanted(tokens: int) -> int:
+        """With sixty that wait, of so many tokens together."""
+        state = settled(policy(), 10.0).state
+        return decide(load(605, 10.0, sum(state.target), waiting=60, queued_tokens=tokens), policy(), state, 605).total
+
+    assert wanted(0) == wanted(60 * 1_000) < wanted(60 * 16_000)
+
+
 def test_fewer_only_after_as_long_as_a_start_takes() -> None:
     of = policy()
     high = settled(of, 20.0)

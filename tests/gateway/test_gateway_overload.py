@@ -8,8 +8,10 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
-from fake_replica import Exchange, answers, hangs
+from fake_replica import Exchange, answers, hangs, streams
 from gateway_rig import CHAT, OF, Rig, fleet_file
+
+from serving.fleet.autoscaling.told import GatewayTold
 
 Make = Callable[[str], Awaitable[Rig]]
 
@@ -80,6 +82,50 @@ async def test_the_queue_is_bounded(make_rig: Make, queue: int) -> None:
         gate.release()
     assert await calls.over() == [200] * (1 + queue) + [429]
     assert rig.meter.waiting["qwen"] == 0
+
+
+async def test_whoever_decides_about_replicas_hears_of_what_waits_and_of_what_was_late(make_rig: Make) -> None:
+    rig = await make_rig(full(9, slo={"ttft_ms": 0.001, "tpot_ms": 1_000_000}))
+    gate = asyncio.Semaphore(0)
+    await rig.replica(gated(gate))
+
+    def told() -> GatewayTold:
+        found = GatewayTold.of(rig.gateway.told(), "qwen")
+        assert found is not None
+        return found
+
+    calls = Calls(rig)
+    await calls.start()
+    assert told() == GatewayTold(arrived=1)
+    for _ in range(2):
+        await calls.start()
+    size = len(json.dumps(CHAT))
+    assert (told().arrived, told().queued, told().queued_tokens) == (3, 2, pytest.approx(2 * size * 0.25))
+    for _ in range(3):
+        gate.release()
+    assert await calls.over() == [200] * 3
+    # what was not streamed has no first token to be late
+    assert told() == GatewayTold(arrived=3, promised=3, missed=0)
+    lane = rig.gateway._forward._lanes["qwen"]
+    assert lane._per_byte < 0.25, "three prompts of fewer tokens than that have been seen"
+    lane.read(100, 10**9)
+    queued = await calls.start(), await calls.start()
+    assert told().queued_tokens == rig.fleet.models["qwen"].engine.max_model_len
+    for _ in queued:
+        gate.release()
+    await asyncio.wait_for(asyncio.gather(*queued), 3)
+    for _ in queued:
+        await rig.record()
+
+
+async def test_a_stream_that_is_late_is_told_as_missed(make_rig: Make) -> None:
+    rig = await make_rig(fleet_file({"qwen": {"slo": {"ttft_ms": 0.001, "tpot_ms": 1_000_000}}}))
+    await rig.replica(streams([b"data: {}\n\n"]))
+    async with rig.post(CHAT | {"stream": True}) as answer:
+        await answer.read()
+    await rig.record()
+    found = GatewayTold.of(rig.gateway.told(), "qwen")
+    assert found is not None and (found.promised, found.missed) == (1, 1)
 
 
 async def test_the_wait_is_bounded(make_rig: Make) -> None:
@@ -220,14 +266,35 @@ async def test_who_waited_for_a_start_learns_how_long_and_who_comes_later_what_t
         await rig.record()
 
 
+async def test_who_waits_for_a_seat_when_the_last_replica_goes_is_not_forgotten(make_rig: Make) -> None:
+    rig = await make_rig(full(2, wait_s=0.15, replicas={"min": 0, "max": 1}))
+    rig.directory.states["qwen"], rig.directory.patience_s = "scaled_to_zero", 5
+    gate = asyncio.Semaphore(0)
+    await rig.replica(gated(gate))
+    calls = Calls(rig)
+    await calls.start()
+    await calls.start()  # waits for the seat
+    rig.directory.addresses.clear()  # the replica ends what it has, and takes no more
+    gate.release()
+    async with asyncio.timeout(3):
+        while not rig.directory.woken:
+            await asyncio.sleep(0.001)
+    await asyncio.sleep(0.2)  # longer than anyone waits for a seat
+    assert not calls.all[1].done() and rig.directory.woken == ["qwen"]
+    await rig.replica()
+    assert await calls.over() == [200, 200]
+
+
 async def test_with_no_queue_at_all_a_model_at_zero_can_still_be_woken(make_rig: Make) -> None:
     rig = await make_rig(full(0, replicas={"min": 0, "max": 1}))
     rig.directory.states["qwen"], rig.directory.patience_s = "scaled_to_zero", 5
     call = asyncio.ensure_future(Calls(rig)._one("demo"))
-    while not rig.directory.woken:
+    while not rig.meter.waiting["qwen"]:
         await asyncio.sleep(0.001)
+    assert rig.directory.woken == ["qwen"]
     await rig.replica()
     assert (await asyncio.wait_for(call, 3))[0] == 200
+    assert rig.meter.waiting["qwen"] == 0
     await rig.record()
 
 

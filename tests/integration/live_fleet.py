@@ -192,7 +192,7 @@ class LiveFleet:
         up = subprocess.Popen(self.up_command("--detach", "--gateways", "2"), cwd=ROOT, env=self.environment, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
         try:
-            said, _ = up.communicate(timeout=300)
+            said, _ = up.communicate(timeout=600)
         except BaseException:
             up.send_signal(signal.SIGINT)  # it stops what it has started; killed, it could not
             up.wait()

@@ -12,7 +12,7 @@ from test_load_report import RECORDS, SCENARIO, Page, report
 from test_load_run import run, write_scenario
 
 from loadtests.errors import ReportError
-from loadtests.fleetseries import FleetSample, read_samples, sample_of
+from loadtests.fleetseries import FleetSample, ModelSample, read_samples, sample_of
 from loadtests.report import build, render_html
 from loadtests.report.build import Inputs, report_of
 from loadtests.report.fleetline import bill, fleet_line
@@ -36,6 +36,23 @@ vllm:num_requests_waiting{engine="0",model_name="/path"} 1.0
 vllm:num_requests_waiting_by_reason{engine="0",reason="capacity"} 9.0
 vllm:kv_cache_usage_perc{engine="0",model_name="/path"} 0.5
 """
+
+
+@pytest.mark.parametrize(
+    ("seconds", "starting"),
+    [
+        ([0, 1, 2, 2], [None, 1, 1, 0]),
+        ([0, 0, 0, 0, 3, 4], [None, 0, 1, 1, 1, 1]),  # told late by one that starts
+        ([5, 5, 9], [None, 2, 2]),  # there is no more room: two at least
+        ([0, 2, 4, 4], [None, 2, 2, 0]),  # two that tell in time
+        ([None, None, None, 2, 3], [None, 0, 1, 1, 1]),  # the first replica ever
+        ([None, 50, 51], [None, None, 1]),  # had begun before anyone looked
+    ],
+)
+def test_cold_starts_lie_where_they_were_whenever_they_are_told(seconds: list, starting: list) -> None:
+    taken = [FleetSample(at_unix=n, models={"a": ModelSample(cold_start_s=value)}) for n, value in enumerate(seconds)]
+    line = fleet_line(taken, 0.0)
+    assert line is not None and line.models["a"].starting == starting
 
 
 def test_a_scrape_keeps_what_is_read_beside_a_load_test():

@@ -9,6 +9,9 @@ Bursts that are over before a new replica could be ready cannot be answered by s
 keeps what the last while's demand needs, but for the share of requests that may be late (`slo.goodput`); `follow` says
 how much of a burst beyond that is followed at once. `correct` makes it leaner while fewer requests are late than may
 be, and richer while more are.
+
+What requests are like is known from those that were answered, which is late where they change; how many are at once is
+known now. `crowd` takes as many replicas as have those at once at their capacity, where that is more than by the rate.
 """
 
 from __future__ import annotations
@@ -33,7 +36,8 @@ class SloRule:
     planned with. hold: how many starts' time fewer must have been enough. window_s: over which the rate is taken.
     growth: share of a rise that is carried on; 0: none. remember_s: how long demand is remembered; 0: the rate of now
     only. follow: share of what is beyond the remembered that is followed at once. correct: by how much at most demand
-    is taken as less while nobody is late (twice that as more, while many are); 0: never."""
+    is taken as less while nobody is late (twice that as more, while many are); 0: never. crowd: share of the requests
+    at once that count as demand of their own; 0: none."""
 
     margin: float = 2.0
     fill: float = 0.9
@@ -44,6 +48,7 @@ class SloRule:
     remember_s: float = 0.0
     follow: float = 1.0
     correct: float = 0.0
+    crowd: float = 0.0
 
     name = "slo"
 
@@ -56,8 +61,9 @@ class SloRule:
         each = [capacity(v, mix, slo) for v in variants]
         main = max(range(len(each)), key=lambda i: each[i].per_s)
         start = min(v.start_s + v.node_s for v in variants)
-        rate, reason = self._expected(seen, load, each[main], start, slo)
+        rate, reason = self._expected(seen, load, each[main], start, slo, mix)
         rate = _with_chance(rate, each[main], self.margin) * self._correction(seen, slo)
+        rate = max(rate, self.crowd * load.ongoing * each[main].per_s / max(1.0, each[main].at_once))
         limits = [v.least for v in variants], [v.most for v in variants]
         wanted = cheapest(rate, [c.per_s * self.fill for c in each], [v.price for v in variants], *limits)
         worth = rate / (each[main].per_s * self.fill) if each[main].per_s > 0 else None
@@ -76,7 +82,8 @@ class SloRule:
         used = seen.late / seen.answered / (1 - slo.goodput)
         return 1 + self.correct * max(-1.0, min(2.0, used - 1))
 
-    def _expected(self, seen: _Seen, load: Load, one: Capacity, start: float, slo: Slo) -> tuple[float, str]:
+    def _expected(self, seen: _Seen, load: Load, one: Capacity, start: float, slo: Slo,
+                  mix: Mix) -> tuple[float, str]:
         """Requests per second to be ready for, and why."""
         lately, before = seen.rate(0.0, self.window_s), seen.rate(self.window_s, self.window_s)
         risen = lately - before - math.sqrt((lately + before) / self.window_s)
@@ -84,7 +91,9 @@ class SloRule:
         if self.remember_s:
             usual = seen.usual(self.window_s, self.remember_s, slo.goodput)
             lately, growth = usual + self.follow * max(0.0, lately - usual), self.follow * growth
-        waiting = load.queued + load.waiting
+        # prompts that wait count by their length: ten long ones are more than ten requests' work
+        waiting: float = load.queued + load.waiting
+        waiting = max(waiting, load.queued_tokens / max(1.0, mix.prompt)) if waiting else 0.0
         backlog = max(0.0, waiting - one.per_s * max(1, sum(load.ready)) * 0.5)
         # what waits now and could still wait when a replica that starts now is ready
         catch_up = backlog / max(10.0, start)

@@ -76,9 +76,10 @@ class ReplicaTold:
 class GatewayTold:
     """One model at one gateway.
 
-    arrived: requests, ever. queued: those that wait for a seat or for a first replica. queued_tokens: their prompt
-    tokens and those that tenants have reserved for them to be made, as estimated. promised, missed: answers ever that
-    a promise was made for, and those of them that did not keep all.
+    arrived: requests, ever. queued: those that wait for a seat or for a first replica. queued_tokens: tokens of their
+    prompts, estimated from their bytes. promised, missed: answers ever that a promise was made for, and those of them
+    that did not keep all. How many tokens callers allow to be made is not told: it bounds an answer, and says nothing
+    of how long it gets, which `ReplicaTold.output` does.
     """
 
     arrived: float = 0.0
