@@ -127,6 +127,10 @@ def show(told: dict[str, Any]) -> None:
                   f"{found['goal']:.0%}" + ("" if found["at_equal_or_better_attainment"] else
                                             "; where no figure stands, no setting of ours kept as much"),
                   highlight=False, soft_wrap=True)
+    alone = [f"{name} {share(one['gpu_hours_saved'])}" + ("" if one["at_equal_or_better_attainment"] else
+                                                          " (not at equal attainment everywhere)")
+             for name, one in found["against"].items()]
+    console.print(f"against each of the others alone: {', '.join(alone)}", highlight=False, soft_wrap=True)
     for name, why in told["skipped"].items():
         console.print(f"[yellow]left out[/]  {name}: {why}", highlight=False, soft_wrap=True)
 

@@ -46,7 +46,7 @@ def rule_of(name: str, target: float, said: ScalingSpec) -> Rule:
     if name not in RULES:
         raise ConfigError(f"--policy {name!r}: choose one of {', '.join(RULES)}")
     if name == "ours":
-        return SloRule(margin=said.margin, fill=said.fill, hold=said.hold, growth=said.growth)
+        return SloRule(**said.rule)
     if name == "ray-default":
         return RayDefault(target) if target else RayDefault()
     if name == "queue":

@@ -137,8 +137,7 @@ class FollowLoad:
         where = Place(**(place or {}))
         self._meter = meter or ScalingMeter(where.counters)
         _logging(form, where.log)
-        own = {name: getattr(self._spec, name) for name in ("margin", "fill", "hold", "growth")}
-        self._rule, self._learning = SloRule(**own), Learning(**own)
+        self._rule, self._learning = SloRule(**self._spec.rule), Learning(**self._spec.rule)
 
     def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
         """How many replicas there should be. `context`: Ray's AutoscalingContext."""

@@ -1,7 +1,9 @@
 """Policies beside each other on traces: each tuned on a trace's first half, and told on its second.
 
 A policy's setting is the one that took the fewest GPU-hours in the first half among those that kept the objective (the
-share of requests that keep all promises); where none did, the one that came nearest. The second half is lived through
+share of requests that keep all promises); where none did, the one that came nearest. Where none of the others did in
+the first half, ours is tuned to what the best of them kept there: more would be dearer, and no comparison. The second
+half is lived through
 once per policy with that setting, by one that has seen nothing of it. Saved is what ours took less than the cheapest of
 the others that kept the objective there.
 
@@ -131,16 +133,17 @@ def lived(case: Case, traffic: Traffic, rule: Rule, seed: int) -> Result:
 
 
 def rules(seats: int, quick: bool = False) -> dict[str, tuple[Rule, ...]]:
-    """The settings that are tried, by policy. `seats`: of one replica; targets of requests follow it."""
+    """The settings that are tried, by policy. `seats`: of one replica; targets of requests follow it. Of ours no more
+    than of the others together."""
     targets = [max(1.0, round(seats * share)) for share in (0.0625, 0.125, 0.25, 0.5)]
     delays = ((30.0, 600.0),) if quick else ((30.0, 600.0), (30.0, 300.0), (30.0, 60.0), (5.0, 300.0))
     waits = (300.0,) if quick else (60.0, 300.0)
-    fills = (0.65, 1.0) if quick else (0.5, 0.65, 0.8, 1.0)
-    memories = ((0.0, 1.0), (900.0, 0.3)) if quick else ((0.0, 1.0), (300.0, 1.0), (900.0, 0.3))
+    fills = (0.35, 0.5, 0.65, 0.8, 1.0)
+    memories = ((900.0, 0.3),) if quick else ((0.0, 1.0), (900.0, 0.3), (900.0, 1.0), (1_800.0, 0.3))
     return {
         OURS: tuple(SloRule(margin=1.0, fill=fill, growth=0.0 if memory else 0.5, remember_s=memory, follow=follow,
-                            correct=correct)
-                    for fill, (memory, follow), correct in product(fills, memories, (0.0, 0.5))),
+                            crowd=crowd)
+                    for fill, (memory, follow), crowd in product(fills, memories, (0.0, 1.0))),
         "ray-default": tuple(RayDefault(target, up, down) for target, (up, down) in product(targets, delays)),
         "queue": (*(Queue(waiting, wait) for waiting, wait in product((1.0, 5.0, 20.0), waits)),
                   *(Queue(target, wait, True) for target, wait in product(targets, waits))),
@@ -151,12 +154,17 @@ def rules(seats: int, quick: bool = False) -> dict[str, tuple[Rule, ...]]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A trace's. best: the cheapest of the others that kept the objective (or the one nearest to it); matched: ours at
-    equal or better attainment, None: no setting of ours keeps as much."""
+    """A trace's. best: the cheapest of the others that kept the objective (or the one nearest to it). against: ours at
+    equal or better attainment than each of the others, None: no setting of ours keeps as much."""
 
     judged: Mapping[str, Judged]
     best: str
-    matched: Result | None
+    against: Mapping[str, Result | None]
+
+    @property
+    def matched(self) -> Result | None:
+        """Ours at equal or better attainment than the best other."""
+        return self.against[self.best]
 
     @property
     def saved(self) -> float | None:
@@ -170,19 +178,21 @@ def judge(case: Case, policies: Mapping[str, Sequence[Rule]], objective: float, 
           say: Callable[[str], None] | None = None) -> Verdict:
     """All policies on one trace."""
     first, second = halves(case)
-    found = {}
+    tried: dict[str, list[Result]] = {}
     for name, tries in policies.items():
-        tried = []
+        tried[name] = []
         for rule in tries:
-            tried.append(lived(case, first, rule, seed))
+            tried[name].append(lived(case, first, rule, seed))
             if say:
-                say(f"{case.name}: {name}: {len(tried)} of {len(tries)}")
-        best = chosen(tried, objective)
-        found[name] = Judged(name, best, lived(case, second, best.rule, seed), tuple(tried))
+                say(f"{case.name}: {name}: {len(tried[name])} of {len(tries)}")
+    tuned = {name: chosen(results, objective) for name, results in tried.items() if name != OURS}
+    tuned[OURS] = chosen(tried[OURS], min(objective, max(one.attainment for one in tuned.values())))
+    found = {name: Judged(name, tuned[name], lived(case, second, tuned[name].rule, seed), tuple(results))
+             for name, results in tried.items()}
     others = {name: one.told for name, one in found.items() if name != OURS}
     best = chosen(tuple(others.values()), objective)
-    name = next(n for n, told in others.items() if told is best)
-    return Verdict(found, name, _matched(case, second, found[OURS], best.attainment, seed))
+    return Verdict(found, next(n for n, told in others.items() if told is best), {
+        n: _matched(case, second, found[OURS], told.attainment, seed) for n, told in others.items()})
 
 
 def _matched(case: Case, second: Traffic, ours: Judged, wanted: float, seed: int) -> Result | None:
@@ -215,7 +225,17 @@ def summary(verdicts: Mapping[str, Verdict], goal: float = 0.3) -> dict[str, Any
     other = {n: v.judged[v.best].told.gpu_hours for n, v in verdicts.items()}
     saved = 1 - sum(ours.values()) / sum(other.values()) if other else None
     equal = all(v.matched is not None for v in verdicts.values())
+    names = [n for n in next(iter(verdicts.values())).judged if n != OURS] if verdicts else []
     return {"gpu_hours_saved": saved, "at_equal_or_better_attainment": equal, "goal": goal,
             "reached": saved is not None and equal and saved >= goal,
             "gpu_hours_saved_by_trace": {n: v.saved for n, v in verdicts.items()},
+            "against": {name: _against(verdicts, name) for name in names},
             "gpu_hours": {"ours": sum(ours.values()), "best_default": sum(other.values())}}
+
+
+def _against(verdicts: Mapping[str, Verdict], name: str) -> dict[str, Any]:
+    """The same against one of the others alone."""
+    ours = sum((v.against[name] or v.judged[OURS].told).gpu_hours for v in verdicts.values())
+    other = sum(v.judged[name].told.gpu_hours for v in verdicts.values())
+    return {"gpu_hours_saved": 1 - ours / other, "gpu_hours": {"ours": ours, "other": other},
+            "at_equal_or_better_attainment": all(v.against[name] is not None for v in verdicts.values())}

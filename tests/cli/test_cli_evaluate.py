@@ -53,7 +53,7 @@ def told() -> dict:
     service = simulated.service(fleet, "llama", {"llama": profile}, SloRule(), 0.0)
     ours, other = Result(SloRule(), 0.95, 123.4, 400.0, 99, 7), Result(Queue(), 0.93, 234.5, 700.0, 99, 9)
     judged = {"ours": Judged("ours", ours, ours, (ours,)), "ray-default": Judged("ray-default", other, other, (other,))}
-    verdict = Verdict(judged, "ray-default", ours)
+    verdict = Verdict(judged, "ray-default", {"ray-default": ours})
     case = evaluation.Case("azure-conv", service, evaluation.spikes(600.0, 1.0, 0), 3, "file")
     return {"traces": {"azure-conv": evaluate._told(case, verdict)}, "skipped": {"azure-code": "too short"},
             "summary": evaluation.summary({"azure-conv": verdict})}
@@ -68,4 +68,5 @@ def test_the_table_fits_a_terminal_and_says_what_was_saved(capsys: pytest.Captur
     evaluate.show(found)
     said = capsys.readouterr().out
     assert "47.4%" in said and "ray-default *" in said and "azure-code: too short" in said and "30%" in said
+    assert "alone: ray-default 47.4%" in said
     assert all(len(line) <= 80 for line in said.splitlines()[:4])  # then sentences

@@ -136,6 +136,15 @@ def test_many_late_ones_are_answered_by_more_and_none_by_fewer() -> None:
     assert after(corrects, 0.0) < after(corrects, 0.1) == after(same, 0.0) == after(same, 0.5) < after(corrects, 0.3)
 
 
+def test_a_crowd_is_demand_before_anything_of_it_has_been_answered() -> None:
+    def wanted(crowd: float, running: int) -> int:
+        of = policy(SloRule(crowd=crowd), most=40)
+        state = settled(of, 10.0).state
+        return decide(load(605, 10.0, sum(state.target), running=running), of, state, 605).total
+
+    assert wanted(0.0, 40) == wanted(0.0, 600) == wanted(1.0, 40) < wanted(0.5, 600) < wanted(1.0, 600)
+
+
 def test_ray_waits_for_its_delays() -> None:
     of = policy(RayDefault(8, upscale_delay_s=30, downscale_delay_s=600), least=1)
     state, ups = of.begin(), []

@@ -9,6 +9,8 @@ from fleet_samples import FLEET, line_of, write
 
 from serving.errors import ConfigError
 from serving.fleet import digests
+from serving.fleet.autoscaling.slo import SloRule
+from serving.fleet.autoscaling.spec import ScalingSpec
 from serving.fleet.catalogue import load
 
 HEAD = "    source: org/llama\n"
@@ -91,6 +93,12 @@ def test_drafts_may_beat_a_step_per_token(tmp_path: Path) -> None:
                               "engine: {args: {speculative_config: {method: ngram, num_speculative_tokens: 4}}}")
     (file := tmp_path / "fleet.yaml").write_text(text)
     assert load(file).models["llama"].slo.tpot_ms == 10
+
+
+def test_what_our_rule_takes_can_be_said() -> None:
+    assert SloRule(**ScalingSpec().rule) == SloRule()
+    assert SloRule(**ScalingSpec(remember_s=900, follow=0.3, crowd=1, fill=0.5).rule) == SloRule(
+        fill=0.5, remember_s=900, follow=0.3, crowd=1)
 
 
 def test_scaling_differently_restarts_no_engine(tmp_path: Path) -> None:

@@ -92,14 +92,21 @@ def test_ours_takes_dearer_settings_until_it_keeps_as_much(monkeypatch: pytest.M
     assert found.judged["ours"].told.attainment == 0.88  # what tuning gave
     assert found.matched is not None and found.matched.gpu_hours == 4.5  # 0.93 is less than 0.94
     assert found.saved == pytest.approx(1 - 4.5 / 6)
+    assert found.against["ray-default"] is not None and found.against["ray-default"].gpu_hours == 4.5
+    high = judge(made, {"ours": rules, "queue": (Queue(9),)}, 0.99, 0)  # queue comes to 0.85, and ours need not beat it
+    assert high.judged["ours"].tuned.rule == SloRule(fill=1.2)
+    reached = judge(made, {"ours": rules, "queue": (Queue(1),), "ray-default": (RayDefault(4),)}, 0.93, 0)
+    assert reached.judged["ours"].tuned.rule == SloRule(fill=1.0)  # ray-default did
 
 
 def test_the_summary_adds_traces_up_and_says_where_nothing_keeps_as_much() -> None:
     ours, other = result(1, 0.9, 3), result(2, 0.9, 4)
     judged = {"ours": Judged("ours", ours, ours, ()), "queue": Judged("queue", other, other, ())}
-    good = Verdict(judged, "queue", ours)
-    said = summary({"a": good, "b": replace(good, matched=None)})
+    good = Verdict(judged, "queue", {"queue": ours})
+    said = summary({"a": good, "b": replace(good, against={"queue": None})})
     assert said["gpu_hours_saved"] == pytest.approx(1 - 6 / 8) and not said["at_equal_or_better_attainment"]
+    assert said["against"]["queue"]["gpu_hours_saved"] == pytest.approx(1 - 6 / 8)
+    assert not said["against"]["queue"]["at_equal_or_better_attainment"]
     assert said["gpu_hours_saved_by_trace"] == {"a": pytest.approx(0.25), "b": None} and not said["reached"]
 
 
@@ -114,3 +121,5 @@ def test_every_policy_has_settings_and_quick_ones_are_among_no_more() -> None:
     whole, quick = evaluation.rules(64), evaluation.rules(64, True)
     assert set(whole) == set(quick) == {"ours", "ray-default", "queue", "hpa"}
     assert all(len(set(whole[n])) == len(whole[n]) > len(quick[n]) > 1 for n in whole)
+    for settings in (whole, quick):
+        assert len(settings["ours"]) <= sum(len(tries) for name, tries in settings.items() if name != "ours")

@@ -11,6 +11,7 @@ from serving.fleet.config import Strict
 from serving.fleet.costspecs import UsdPerHour
 from serving.fleet.money import nanousd, usd
 
+RULE = ("margin", "fill", "hold", "growth", "remember_s", "follow", "crowd")  # parameters of `slo.SloRule`
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 Clock = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -54,6 +55,12 @@ class ScalingSpec(Strict):
                                                        "the time that a start takes.")
     growth: float = Field(0.5, ge=0, le=2, description="Share of a rise in arrivals that is carried on until a new "
                                                        "replica could be ready.")
+    remember_s: float = Field(0.0, ge=0, le=86_400, description="Seconds of past arrivals that replicas are kept for, "
+                              "but for the share of requests that may be late; 0: those of now only.")
+    follow: float = Field(1.0, ge=0, le=1, description="With remember_s: share of what is beyond the remembered that "
+                                                       "is followed at once.")
+    crowd: float = Field(0.0, ge=0, le=2, description="Share of the requests at once that count as demand of their "
+                                                      "own, where that is more than arrivals say; 0: none.")
     spares: int = Field(0, ge=0, description="Warm replicas beyond what is needed.")
     zero_after_s: float = Field(300.0, gt=0, description="With replicas.min 0: seconds without any request after which "
                                                          "the model goes to zero.")
@@ -71,6 +78,11 @@ class ScalingSpec(Strict):
     @classmethod
     def _as_tuple(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
+
+    @property
+    def rule(self) -> dict[str, float]:
+        """What of it our rule itself takes, by the names of its parameters."""
+        return {name: getattr(self, name) for name in RULE}
 
     def troubles(self, least: int, most: int, price: int | None) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """What cannot be, with the numbers: (where in this section, what). `price`: of a replica, nano-USD per hour;
