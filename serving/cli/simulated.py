@@ -115,8 +115,9 @@ def _variant(found: Fleet, name: str, profile: EngineProfile, node_s: float) -> 
              else found.price_nanousd_per_hour(name))
     variant = Variant(found.variant(name), profile.steps, profile.kv_tokens, profile.max_num_seqs,
                       profile.max_batched_tokens, price, spec.replicas.min, spec.replicas.max, profile.start_s, node_s)
-    if text := impossible(variant, spec.slo):
-        raise ConfigError(f"models.{name}.slo: {text}")
+    for of, promised in {"": spec.slo, **{f".tenants.{tenant}": own for tenant, own in spec.slo.own().items()}}.items():
+        if text := impossible(variant, promised):
+            raise ConfigError(f"models.{name}.slo{of}: {text}")
     return variant
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from serving.fleet.autoscaling.signals import REASONS
 from serving.telemetry.view import Scrape
 
 _KEPT = 50
@@ -44,7 +45,8 @@ def budgets(scrape: Scrape) -> tuple[Budget, ...]:
 
 @dataclass(frozen=True)
 class Scaling:
-    """What a model that scales is to have, and what it has. `reasons`: of the decisions since the look before."""
+    """What a model that scales is to have, and what it has. `reasons`: of the decisions since the look before, for
+    people."""
 
     model: str
     target: int
@@ -90,6 +92,10 @@ class Decisions:
             target, why = int(value), self._why.get(model, ())
             before = self._targets.get(model)
             if before is not None and before != target:
-                self._seen.append(Decision(at, model, before, target, tuple(r for r in why if r != "steady")))
+                self._seen.append(Decision(at, model, before, target, _told(r for r in why if r != "steady")))
             self._targets[model] = target
-            yield Scaling(model, target, int(actual.get((model,), 0)), why)
+            yield Scaling(model, target, int(actual.get((model,), 0)), _told(why))
+
+
+def _told(reasons: Iterable[str]) -> tuple[str, ...]:
+    return tuple(REASONS.get(reason, reason) for reason in reasons)

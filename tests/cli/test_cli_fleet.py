@@ -115,6 +115,9 @@ def test_check_holds_promises_to_what_a_replica_was_seen_to_do(file: Path, tmp_p
     assert "200 ms per further one (promised 80)" in str(error.value)
     with pytest.raises(ConfigError, match="no such file"):
         check(file, profiles=tmp_path / "none.yaml")
+    file.write_text(file.read_text().replace("tpot_ms: 80}", "tpot_ms: 300, tenants: {demo: {tpot_ms: 80}}}"))
+    with pytest.raises(ConfigError, match=r"models\.qwen\.slo\.tenants\.demo: impossible"):
+        check(file, profiles=profiles)
 
 
 def test_check_tells_a_price_change_before_it_comes(gpus: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,9 +21,14 @@ from fake_api import FakeApi
 
 from serving.console.looking import Run
 from serving.costs import figures
+from serving.fleet.autoscaling.signals import REASONS
 
 pytestmark = pytest.mark.skipif(chromium.CHROMIUM is None, reason="no Chromium on this machine")
 INSIDE = "!document.getElementById('inside').hidden"
+BUSY = ('flotilla_budget_spent_usd{model="",tenant="shop",period="month"} 0.83\n'
+        'flotilla_budget_usd{model="",tenant="shop",period="month",mark="soft"} 0.8\n'
+        'flotilla_budget_usd{model="",tenant="shop",period="month",mark="hard"} 1\n'
+        'flotilla_autoscale_decisions_total{model="qwen",reason="steady"} 9\n')
 WRONG, PALE = (Path(__file__).with_name(name).read_text() for name in ("what_is_wrong.js", "what_is_pale.js"))
 
 
@@ -45,11 +50,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, api: FakeApi) -> Iterator[R
     with console_rig.running(tmp_path_factory.mktemp("console"), 0.1, api.url) as made:
         ledger_of_requests.fill(made.ledger, time.time())
         made.run = Run({"kimi": "engine: its weights cannot be reached"}, {})
-        made.fake.more = (
-            'flotilla_budget_spent_usd{model="",tenant="shop",period="month"} 0.83\n'
-            'flotilla_budget_usd{model="",tenant="shop",period="month",mark="soft"} 0.8\n'
-            'flotilla_budget_usd{model="",tenant="shop",period="month",mark="hard"} 1\n'
-            'flotilla_autoscale_target_replicas{model="qwen"} 3\n')
+        made.fake.more = BUSY + 'flotilla_autoscale_target_replicas{model="qwen"} 3\n'
         yield made
 
 
@@ -94,7 +95,11 @@ def test_models_are_shown_with_state_speed_and_cost(browser: Browser, shared: Ri
     assert "failed" in rows[2] and "its weights cannot be reached" in rows[2] and "at zero" in rows[3]
     assert "soft mark passed" in browser.until("document.getElementById('budgets').innerText")
     assert "503" in browser.until("document.querySelector('#failures .log')?.innerText")
-    assert browser.value("document.getElementById('scaling').innerText").count("qwen") >= 1
+    shared.fake.more = (BUSY + 'flotilla_autoscale_target_replicas{model="qwen"} 4\n'
+                        'flotilla_autoscale_decisions_total{model="qwen",reason="backlog"} 1\n')
+    told = browser.until("(() => { const t = document.getElementById('scaling').innerText;"
+                         " return t.includes('3 → 4') && t; })()")
+    assert REASONS["backlog"] in told
 
 
 def test_a_change_of_state_is_announced_and_figures_are_not(browser: Browser, shared: Rig) -> None:

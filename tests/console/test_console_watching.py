@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serving.console.watching import Budget, Decision, Decisions, Scaling, budgets
+from serving.fleet.autoscaling.signals import REASONS
 from serving.telemetry.view import Scrape
 
 BUDGETS = """
@@ -31,13 +32,13 @@ def decided(target: int, actual: int, **reasons: int) -> Scrape:
 
 
 def test_a_change_is_told_once_with_its_reason() -> None:
-    seen = Decisions()
+    seen, steady, demand = Decisions(), REASONS["steady"], REASONS["demand"]
     assert seen.look(1.0, decided(1, 1, steady=40)) == ((Scaling("qwen", 1, 1, ()),), ())
-    assert seen.look(2.0, decided(1, 1, steady=41)) == ((Scaling("qwen", 1, 1, ("steady",)),), ())
-    change = Decision(3.0, "qwen", 1, 2, ("slo",))
-    assert seen.look(3.0, decided(2, 1, steady=41, slo=1)) == ((Scaling("qwen", 2, 1, ("slo",)),), (change,))
-    now, then = seen.look(4.0, decided(2, 2, steady=42, slo=1))
-    assert now == (Scaling("qwen", 2, 2, ("steady",)),) and then == (change,)
+    assert seen.look(2.0, decided(1, 1, steady=41)) == ((Scaling("qwen", 1, 1, (steady,)),), ())
+    change = Decision(3.0, "qwen", 1, 2, (demand,))
+    assert seen.look(3.0, decided(2, 1, steady=42, demand=1)) == ((Scaling("qwen", 2, 1, (demand, steady)),), (change,))
+    now, then = seen.look(4.0, decided(2, 2, steady=43, demand=1, new=1))
+    assert now == (Scaling("qwen", 2, 2, ("new", steady)),) and then == (change,), "a word that is not known stays"
 
 
 @pytest.mark.parametrize("text", ["", 'flotilla_replicas{model="qwen"} 1\n'])

@@ -5,12 +5,7 @@ import {ago, clock, count, dollars, percent} from "./format.js";
 import {explain} from "./explorer.js";
 import {put, table} from "./tables.js";
 
-const REASONS = {
-  steady: "steady: it is what is needed", spare: "a spare is kept warm", schedule: "the schedule asks for so many",
-  maximum: "as many as there may be", minimum: "as few as there may be", wake: "someone asks for a model at zero",
-  cost_cap: "the cap on cost", stale: "signals are missing: nothing is changed", slo: "what the SLO needs",
-};
-const because = (reasons) => reasons.map((r) => REASONS[r] || r.replaceAll("_", " ")).join("; ") || "–";
+const because = (reasons) => reasons.join("; ") || "–";
 
 function bar(share, name, tone) {
   const width = Math.max(0, Math.min(1, share)) * 100;
