@@ -88,6 +88,13 @@ class Estimator:
             return 0
         return max(1, math.ceil(self._bound(prompt, completion, answers) * self._of_bound))
 
+    def bound(self, prompt: int, completion: int, answers: int = 1) -> int:
+        """The most that they cost at the pace that the model promises (or kept, where that was slower), with the most
+        idle time on top."""
+        if not prompt and not completion:
+            return 0
+        return math.ceil(self._bound(prompt, completion, answers) * max(1.0, self._of_bound))
+
     def seen(self, body_bytes: int, answers: int, tokens: Tokens, nanousd: int | None) -> None:
         """A request has turned out to use so much."""
         if body_bytes and tokens.prompt:

@@ -6,9 +6,10 @@ Pure. May not happen in here: counting, HTTP beyond the names of headers that ca
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 from serving.errors import BudgetExhausted, RateLimited, RequestError, RequestTooLarge
 from serving.fleet.demand import Ask, Demand
@@ -18,6 +19,7 @@ from serving.fleet.quotas import NO_END, Granted, Kind, Part, Refused, Want
 from serving.fleet.records import Tokens
 
 _MONEY_HEADROOM = 4  # times the estimate is held, so that a request that costs more than others is not cut off
+_SMALL_PART = 10_000  # of a budget: so much may be held for any request, however little others have cost
 _IN_WORDS = {"requests": "requests a minute", "tokens": "tokens a minute", "prompt": "prompt tokens a minute",
              "completion": "completion tokens a minute", "seats": "requests at once"}
 _HEADERS = {unit: tuple(f"x-ratelimit-{what}-{name}".encode() for what in ("limit", "remaining", "reset"))
@@ -62,22 +64,31 @@ class Pass:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-def wants(limits: Sequence[Limit], demand: Demand, ask: Ask, nanousd: Callable[[int, int, int], int],
+class Cost(Protocol):
+    """What (prompt tokens, completion tokens, answers) cost, nano-USD."""
+
+    def nanousd(self, prompt: int, completion: int, answers: int = 1, /) -> int:
+        """The most that they are taken to cost by experience."""
+
+    def bound(self, prompt: int, completion: int, answers: int = 1, /) -> int:
+        """The most that they cost if the model keeps what it promises, or as it did when it kept least of it."""
+
+
+def wants(limits: Sequence[Limit], demand: Demand, ask: Ask, cost: Cost,
           now: float) -> tuple[tuple[Want, ...], tuple[Limit, ...]]:
     """What the request wants of each counter, and the limits in that order; those that it does not touch are left out.
-    `nanousd`: the most that (prompt, completion, answers) are taken to cost.
 
     Raises: RequestTooLarge when what it asks for can never fit.
     """
     found: list[tuple[Want, Limit]] = []
     for limit in limits:
-        amount, least = _amounts(limit, demand, ask, nanousd)
+        amount, least = _amounts(limit, demand, ask, cost)
         if amount:
             found.append((Want(limit.counter(now), limit.kind, limit.most, amount, least), limit))
     return tuple(w for w, _ in found), tuple(limit for _, limit in found)
 
 
-def _amounts(limit: Limit, demand: Demand, ask: Ask, nanousd: Callable[[int, int, int], int]) -> tuple[int, int]:
+def _amounts(limit: Limit, demand: Demand, ask: Ask, cost: Cost) -> tuple[int, int]:
     """(wanted, least) of one counter."""
     if limit.unit in ("requests", "seats"):
         return 1, 1
@@ -85,8 +96,10 @@ def _amounts(limit: Limit, demand: Demand, ask: Ask, nanousd: Callable[[int, int
         amount = min(demand.prompt, limit.most)
         return amount, amount
     if limit.unit == "usd":
-        begins = nanousd(demand.prompt, min(demand.completion, demand.answers), demand.answers)
-        amount = _MONEY_HEADROOM * nanousd(demand.prompt, demand.completion, demand.answers)
+        begins = cost.nanousd(demand.prompt, min(demand.completion, demand.answers), demand.answers)
+        asked = demand.prompt, demand.completion, demand.answers
+        # where the budget is large no one is cut off because others cost little, or because idle time came to be due
+        amount = _MONEY_HEADROOM * max(cost.nanousd(*asked), min(cost.bound(*asked), limit.most // _SMALL_PART))
         return (amount, begins) if limit.hard else (amount, 0)
     if ask.completion is not None and demand.least_completion > limit.most:
         raise RequestTooLarge(_named(limit), f": it asks for {demand.least_completion} completion tokens",

@@ -133,7 +133,7 @@ class Desk:
         if not scoped.limits:
             return Pass(demand.completion // max(1, demand.answers) if ask.generates and ask.works else None)
         now = self._clock()
-        asked, limits = wants(scoped.limits, demand, ask, estimator.nanousd, now)
+        asked, limits = wants(scoped.limits, demand, ask, estimator, now)
         answer = await self._reserve(request_id, asked, limits, now)
         if isinstance(answer, Refused):
             raise refusal(limits[answer.at], asked[answer.at], answer, now)

@@ -6,10 +6,11 @@ import asyncio
 import time
 
 import pytest
-from desk_rig import WHO, Charged, Fragile, Truth, ask, desk, eventually, limits, used
+from desk_rig import FACTS, WHO, Charged, Fragile, Truth, ask, desk, eventually, limits, used
 from timed_stores import Clock
 
 from serving.errors import BudgetExhausted, QuotasUnavailable, RateLimited, RequestTooLarge
+from serving.fleet.demand import Estimator
 from serving.fleet.limits import stamp
 from serving.fleet.quotas import LEASE_S
 from serving.fleet.records import Tokens
@@ -130,6 +131,19 @@ async def test_a_budget_ends() -> None:
     clock.now += 86_400
     truth.spent_nanousd = 0
     assert await of.admit("c", WHO, "qwen", ask(1, 0)) is not None, "the next day"
+
+
+@pytest.mark.parametrize(("hard_usd", "times"), [(10_000, 4), (0.2, 0.5)])
+async def test_cheap_ones_before_cut_no_one_off_while_the_budget_is_large(hard_usd: float, times: float) -> None:
+    """However little requests have cost, one that idle time is charged to may cost what the model's promise bounds."""
+    of = desk(limits(budget_per_day={"hard_usd": hard_usd}))
+    bound = Estimator(FACTS).bound(36, 10)
+    for n in range(200):
+        await of.admit(f"{n}", WHO, "qwen", ask())
+        of.settle(f"{n}", used(nanousd=1))
+    passed = await of.admit("idle before", WHO, "qwen", ask())
+    assert passed is not None and passed.nanousd is not None
+    assert passed.nanousd == pytest.approx(times * bound, rel=0.2) if times > 1 else passed.nanousd < times * bound
 
 
 async def test_a_soft_mark_alone_refuses_nothing() -> None:
