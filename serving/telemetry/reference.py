@@ -26,7 +26,8 @@ _THEIRS = f"""
 With `metrics: {{gen_ai: true}}` in the fleet file gateways count these too, all histograms. Attributes are labels with
 underscores for dots: the operation is chat, text_completion, embeddings or the endpoint's own name, the provider is
 `{PROVIDER}`, the model is the label `model` of Flotilla's own, `error_type` is empty where there was none. Spans carry
-the same attributes always. Flotilla's own metrics know tenants and cost; these do not.
+the same attributes always. Flotilla's own metrics know tenants and cost; these do not. `metrics.push` sends them to a
+collector, too (`observing.md`).
 
 | OpenTelemetry | here | labels | beside | meaning |
 |---|---|---|---|---|

@@ -19,7 +19,7 @@ from postgres_server import PostgresServer
 from serving import launch
 
 TENANTS = ("loads", "sdk", "clients", "fuzz", "raw", "leaver", "meter", "books", "keyed", "watcher", "crash", "traced",
-           "counted", "thrifty", "cut", "boss", "families")
+           "counted", "thrifty", "cut", "boss", "families", "looked-at")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
