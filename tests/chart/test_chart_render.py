@@ -244,6 +244,20 @@ def test_gateways_go_out_for_pictures_only_where_the_fleet_allows_any() -> None:
     assert "10.0.0.0/8" in way["ipBlock"]["except"] and ways([PRODUCTION]) == []
 
 
+def test_databases_of_the_subcharts_are_reached_by_the_release_alone() -> None:
+    docs = rendered([LAPTOP], {"postgresql": {"enabled": True}, "redis": {"enabled": True}})
+    for name, port in (("postgresql", 5432), ("redis", 6379)):
+        policy = one(docs, "NetworkPolicy", f"flotilla-{name}")["spec"]
+        pods = one(docs, "StatefulSet", f"flotilla-{name}")["spec"]["template"]["metadata"]["labels"]
+        assert policy["podSelector"]["matchLabels"].items() <= pods.items()
+        assert policy["ingress"] == [{"from": [{"podSelector": {"matchLabels": {"flotilla.dev/release": "flotilla"}}}],
+                                      "ports": [{"port": port}]}] and "egress" not in policy
+    off = rendered([LAPTOP], {"networkPolicy": {"enabled": False}})
+    assert not [d for d in off if d["kind"] == "NetworkPolicy"]
+    assert not [d for d in rendered([PRODUCTION]) if d["metadata"]["name"] in ("flotilla-postgresql", "flotilla-redis")
+                and d["kind"] == "NetworkPolicy"]
+
+
 def test_restricted_clients_do_not_shut_out_the_releases_own_tests() -> None:
     only = [{"namespaceSelector": {"matchLabels": {"team": "shop"}}}]
     policy = one(rendered([SPOT], {"networkPolicy": {"clients": only}}), "NetworkPolicy", "flotilla-gateway")
