@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from otlp_collector import Collector
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving import launch
@@ -38,6 +39,16 @@ FLEET = {
 LEFT = RequestRecord("flo-1", "", "demo", "key_1", "qwen", "chat_completions", 200, "finished", 1.0, 0.5, False)
 
 
+GATEWAY = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from serving.fleet.records import RequestRecord, Tokens
+from serving.telemetry.meter import PrometheusMeter
+PrometheusMeter({{}}, gen_ai=True).answered(RequestRecord(
+    "flo-2", "", "demo", "key_1", "qwen", "chat_completions", 200, "finished", 0.0, 1.5, False), None)
+"""
+
+
 @dataclass
 class Exporter:
     """The process and where it is."""
@@ -57,8 +68,16 @@ class Exporter:
 
 
 @pytest.fixture
-def exporter(tmp_path: Path) -> Iterator[Exporter]:
-    (tmp_path / "fleet.yaml").write_text(json.dumps(FLEET))  # JSON is YAML
+def collector() -> Iterator[Collector]:
+    made = Collector()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def exporter(tmp_path: Path, collector: Collector) -> Iterator[Exporter]:
+    pushed = {"metrics": {"gen_ai": True, "push": {"endpoint": collector.endpoint, "every_s": 600}}}
+    (tmp_path / "fleet.yaml").write_text(json.dumps(FLEET | pushed))  # JSON is YAML
     (tmp_path / "prices.json").write_text((ROOT / "deployments" / "prices" / "api.json").read_text())
     (tmp_path / "metrics").mkdir()
     plan = Plan("test", str(tmp_path), str(tmp_path), str(tmp_path / "fleet.yaml"), "sample", "", "",
@@ -103,3 +122,15 @@ def test_it_serves_and_leaves_the_head_nodes_time_in_the_ledger_to_its_end(expor
     books = sums.reconcile(ledger)
     assert (books.residual_nanousd, books.bill_nanousd) == (0, head.overhead_nanousd)
     assert not list((exporter.ledger.parent / "spool").glob("exporter-*")), "an empty spool goes with its process"
+
+
+def test_what_gateways_counted_reaches_the_collector_at_the_latest_at_its_end(exporter: Exporter, collector: Collector
+                                                                              ) -> None:
+    subprocess.run([sys.executable, "-c", GATEWAY], check=True,
+                   env={"PROMETHEUS_MULTIPROC_DIR": str(exporter.ledger.parent / "metrics")})
+    assert not collector.points
+    exporter.process.send_signal(signal.SIGTERM)
+    assert exporter.process.wait(20) == 0
+    point, = collector.points
+    assert (point.name, point.count, point.sum) == ("gen_ai.server.request.duration", 1, 1.5)
+    assert point.resource["service.namespace"] == "sample"
