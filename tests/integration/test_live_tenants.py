@@ -153,8 +153,8 @@ def test_the_admin_api_makes_and_ends_keys_and_writes_down_who_did(fleet: LiveFl
 def test_a_tenant_reads_its_own_usage_and_it_is_the_ledgers(fleet: LiveFleet) -> None:
     caller = Caller(fleet.port, fleet.new_key("boss", "reader"))
     assert caller.call(CHAT, chat("qwen", max_tokens=4)).status == 200
+    eventually(lambda: fleet.row_count("boss") >= 1 and charged(fleet, "boss") > 0, "its row, and what it cost")
     fleet.settled()
-    eventually(lambda: fleet.row_count("boss") >= 1, "its row")
     rows = caller.call("/v1/usage?by=model,day").json["data"]
     assert sum(row["cost_nanousd"] for row in rows) == charged(fleet, "boss")
 
