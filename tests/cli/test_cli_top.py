@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from http_server import Handler, listening
 from typer.testing import CliRunner
 
 from serving.cli.main import app
@@ -20,20 +19,12 @@ LAPTOP = Path(__file__).resolve().parents[2] / "deployments/fleets/laptop.yaml"
 
 @contextmanager
 def page(text: str) -> Iterator[str]:
-    class Answer(BaseHTTPRequestHandler):
+    class Answer(Handler):
         def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(text.encode())
+            self.send_whole(200, text.encode())
 
-        def log_message(self, *told: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/metrics"
-    server.shutdown()
-    server.server_close()
+    with listening(Answer) as url:
+        yield f"{url}/metrics"
 
 
 def top(*more: str) -> Any:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from conftest import up
 from fake_gcs import FakeGcs, fake_gcs
-from fake_s3 import KEY_ID, FakeS3, fake_s3
+from fake_s3 import FakeS3, fake_s3
 from live_calls import CHAT, Caller, chat
 from live_fleet import LiveFleet, fleet_file, nano
 
@@ -31,14 +31,8 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FakeS3, F
     with fake_s3({"models": {}}) as s3, fake_gcs({"models": {}}) as gcs, pytest.MonkeyPatch.context() as patch:
         s3.put("models", "org/llama", checkpoints.make("llama", folder / "made"))
         gcs.put("models", "org/qwen", checkpoints.make("qwen3", folder / "made"))
-        (folder / "user.json").write_text(gcs.credentials())
-        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_S3_ADDRESSING_STYLE"):
-            patch.delenv(name, raising=False)
-        for name, value in {"AWS_ENDPOINT_URL_S3": s3.url, "AWS_ACCESS_KEY_ID": KEY_ID, "AWS_DEFAULT_REGION": "eu-1",
-                            "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true",
-                            "GOOGLE_APPLICATION_CREDENTIALS": str(folder / "user.json"),
-                            "CLOUD_STORAGE_EMULATOR_ENDPOINT": gcs.url}.items():
-            patch.setenv(name, value)
+        s3.let_in(patch, folder / "none")
+        gcs.let_in(patch, folder)
         yield s3, gcs
 
 

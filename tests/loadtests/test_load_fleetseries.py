@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from http_server import Handler, listening
 from load_samples import make_record, make_run
 from test_load_report import RECORDS, SCENARIO, Page, report
 from test_load_run import run, write_scenario
@@ -126,7 +125,7 @@ def exporter():
     """An exporter with one engine, both on one port; every second look at the exporter fails."""
     looks = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Answers(Handler):
         def do_GET(self):  # noqa: N802
             text, status = ENGINE, 200
             if self.path == "/fleet":
@@ -135,18 +134,10 @@ def exporter():
             elif self.path == "/targets":
                 here = {"targets": [f"127.0.0.1:{self.server.server_port}"], "labels": {"model": "a"}}
                 text = json.dumps([here, {"targets": ["127.0.0.1:1"], "labels": {"model": "b"}}])
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(text.encode())
+            self.send_whole(status, text.encode())
 
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with listening(Answers) as url:
+        yield url
 
 
 def test_a_run_looks_at_the_fleet_and_survives_a_look_that_fails(start_fake, exporter, tmp_path):

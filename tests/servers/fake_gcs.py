@@ -10,36 +10,33 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+from fake_buckets import FakeBuckets
+from http_server import Handler, listening
 
 REFRESH = "refresh-token-of-the-tests"
 _PATH = re.compile(r"/storage/v1/b/([^/]+)/o(?:/(.+))?")
 
 
-@dataclass
-class FakeGcs:
-    """Buckets by name, each with objects by key; its address, and the requests it has had."""
-
-    buckets: dict[str, dict[str, bytes]]
-    url: str = ""
-    asked: list[str] = field(default_factory=list)
+class FakeGcs(FakeBuckets):
+    """A Google Cloud Storage."""
 
     def credentials(self, refresh: str = REFRESH) -> str:
         """A user's credentials, as the cloud's tools keep them in a file."""
         return json.dumps({"type": "authorized_user", "client_id": "c", "client_secret": "s", "refresh_token": refresh,
                            "token_uri": f"{self.url}/token"})
 
-    def put(self, bucket: str, prefix: str, folder: Path) -> None:
-        """Keep a folder's files below a prefix."""
-        for path in folder.rglob("*"):
-            if path.is_file():
-                self.buckets.setdefault(bucket, {})[f"{prefix}/{path.relative_to(folder)}"] = path.read_bytes()
+    def let_in(self, patch: pytest.MonkeyPatch, folder: Path) -> None:
+        """Set what lets the cloud's clients in, with the credentials in a file of this folder."""
+        file = folder / "user.json"
+        file.write_text(self.credentials())
+        patch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+        patch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", self.url)
 
 
 @contextmanager
@@ -47,7 +44,7 @@ def fake_gcs(buckets: dict[str, dict[str, bytes]]) -> Iterator[FakeGcs]:
     """A store with these buckets, listening."""
     gcs = FakeGcs(buckets)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Answers(Handler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
@@ -80,39 +77,19 @@ def fake_gcs(buckets: dict[str, dict[str, bytes]]) -> Iterator[FakeGcs]:
             elif query.get("alt") == ["media"]:
                 data, part = objects[key], re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("range", ""))
                 first, last = (int(part[1]), int(part[2] or len(data) - 1)) if part else (0, len(data) - 1)
-                self._send(206 if part else 200, data[first:last + 1], {
+                self.send_whole(206 if part else 200, data[first:last + 1], {
                     "x-goog-generation": "1", "content-range": f"bytes {first}-{last}/{len(data)}"})
             else:
                 self._json(200, _described(bucket, key, objects[key]))
-
-        def log_message(self, *_: object) -> None:
-            pass
 
         def _refuse(self, status: int, message: str) -> None:
             self._json(status, {"error": {"code": status, "message": message}})
 
         def _json(self, status: int, value: object) -> None:
-            self._send(status, json.dumps(value).encode(), {"content-type": "application/json"})
+            self.send_whole(status, json.dumps(value).encode(), {"content-type": "application/json"})
 
-        def _send(self, status: int, data: bytes, headers: dict[str, str]) -> None:
-            self.send_response(status)
-            for key, value in headers.items():
-                self.send_header(key, value)
-            self.send_header("content-length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    gcs.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with listening(Answers) as gcs.url:
         yield gcs
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _described(bucket: str, key: str, data: bytes) -> dict[str, str]:

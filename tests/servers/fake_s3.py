@@ -11,31 +11,34 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
+import pytest
+from fake_buckets import FakeBuckets
+from http_server import Handler, listening
+
 KEY_ID = "AKIAFLOTILLATESTS"
 
 
-@dataclass
-class FakeS3:
-    """Buckets by name, each with objects by key; its address, and the requests it has had."""
+class FakeS3(FakeBuckets):
+    """An S3."""
 
-    buckets: dict[str, dict[str, bytes]]
-    url: str = ""
-    asked: list[str] = field(default_factory=list)
+    def environment(self, nowhere: Path) -> dict[str, str]:
+        """What lets the cloud's clients in. `nowhere`: a path where no configuration of theirs is."""
+        return {"AWS_ENDPOINT_URL_S3": self.url, "AWS_ACCESS_KEY_ID": KEY_ID, "AWS_DEFAULT_REGION": "eu-1",
+                "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true",
+                "AWS_CONFIG_FILE": str(nowhere), "AWS_SHARED_CREDENTIALS_FILE": str(nowhere)}
 
-    def put(self, bucket: str, prefix: str, folder: Path) -> None:
-        """Keep a folder's files below a prefix."""
-        for path in folder.rglob("*"):
-            if path.is_file():
-                self.buckets.setdefault(bucket, {})[f"{prefix}/{path.relative_to(folder)}"] = path.read_bytes()
+    def let_in(self, patch: pytest.MonkeyPatch, nowhere: Path) -> None:
+        """Set that, and nothing else of the cloud's."""
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_S3_ADDRESSING_STYLE"):
+            patch.delenv(name, raising=False)
+        for name, value in self.environment(nowhere).items():
+            patch.setenv(name, value)
 
 
 @contextmanager
@@ -43,7 +46,7 @@ def fake_s3(buckets: dict[str, dict[str, bytes]]) -> Iterator[FakeS3]:
     """An S3 with these buckets, listening."""
     s3 = FakeS3(buckets)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Answers(Handler):
         protocol_version = "HTTP/1.1"
 
         def do_HEAD(self) -> None:
@@ -51,9 +54,6 @@ def fake_s3(buckets: dict[str, dict[str, bytes]]) -> Iterator[FakeS3]:
 
         def do_GET(self) -> None:
             self._answer(body=True)
-
-        def log_message(self, *_: object) -> None:
-            pass
 
         def _answer(self, body: bool) -> None:
             asked = urlsplit(self.path)
@@ -74,11 +74,11 @@ def fake_s3(buckets: dict[str, dict[str, bytes]]) -> Iterator[FakeS3]:
                 f"<Contents><Key>{escape(key)}</Key><LastModified>2026-11-01T00:00:00.000Z</LastModified>"
                 f"<ETag>&quot;{hashlib.md5(data).hexdigest()}&quot;</ETag><Size>{len(data)}</Size>"
                 "<StorageClass>STANDARD</StorageClass></Contents>" for key, data in found.items())
-            self._send(200, (
+            self.send_whole(200, (
                 '<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
                 f"<Name>{bucket}</Name><Prefix>{escape(prefix)}</Prefix><KeyCount>{len(found)}</KeyCount>"
-                f"<MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>").encode(), body,
-                {"content-type": "application/xml"})
+                f"<MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>").encode(),
+                {"content-type": "application/xml"}, body)
 
         def _object(self, data: bytes | None, body: bool) -> None:
             if data is None:
@@ -87,33 +87,15 @@ def fake_s3(buckets: dict[str, dict[str, bytes]]) -> Iterator[FakeS3]:
             headers = {"etag": f'"{hashlib.md5(data).hexdigest()}"', "last-modified": "Sun, 01 Nov 2026 00:00:00 GMT"}
             asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", ""))
             if asked is None:
-                self._send(200, data, body, headers)
+                self.send_whole(200, data, headers, body)
                 return
             first, last = int(asked[1]), min(int(asked[2]), len(data) - 1)
             headers["content-range"] = f"bytes {first}-{last}/{len(data)}"
-            self._send(206, data[first:last + 1], body, headers)
+            self.send_whole(206, data[first:last + 1], headers, body)
 
         def _refuse(self, status: int, code: str, body: bool) -> None:
-            self._send(status, f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>{code}</Message></Error>'
-                       .encode(), body, {"content-type": "application/xml"})
+            self.send_whole(status, f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>{code}</Message></Error>'
+                       .encode(), {"content-type": "application/xml"}, body)
 
-        def _send(self, status: int, data: bytes, body: bool, headers: dict[str, str]) -> None:
-            self.send_response(status)
-            for key, value in headers.items():
-                self.send_header(key, value)
-            self.send_header("content-length", str(len(data)))
-            self.end_headers()
-            if body:
-                self.wfile.write(data)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    s3.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with listening(Answers) as s3.url:
         yield s3
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from http_server import Handler, listening
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -71,7 +71,7 @@ def fake_hub(repositories: dict[str, FakeRepository]) -> Iterator[FakeHub]:
     """A hub with these repositories, listening."""
     hub = FakeHub(repositories)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Answers(Handler):
         protocol_version = "HTTP/1.1"
 
         def do_HEAD(self) -> None:
@@ -79,9 +79,6 @@ def fake_hub(repositories: dict[str, FakeRepository]) -> Iterator[FakeHub]:
 
         def do_GET(self) -> None:
             self._answer(body=True)
-
-        def log_message(self, *_: object) -> None:
-            pass
 
         def _answer(self, body: bool) -> None:
             path = unquote(urlsplit(self.path).path)
@@ -103,7 +100,7 @@ def fake_hub(repositories: dict[str, FakeRepository]) -> Iterator[FakeHub]:
             else:
                 told = {"id": name, "modelId": name, "sha": COMMIT, "private": False, "tags": [], "downloads": 0,
                         "gated": "manual" if repository.gated else False, "siblings": repository.described()}
-                self._send(200, json.dumps(told).encode(), body, {"content-type": "application/json"})
+                self.send_whole(200, json.dumps(told).encode(), {"content-type": "application/json"}, body)
 
         def _file(self, name: str, revision: str, file: str, body: bool) -> None:
             repository = hub.repositories.get(name)
@@ -117,28 +114,10 @@ def fake_hub(repositories: dict[str, FakeRepository]) -> Iterator[FakeHub]:
                 data = repository.files[file]
                 etag = hashlib.sha256(data).hexdigest() if is_large(file) else git_sha1(data)
                 sent = bytes(byte ^ 1 for byte in data) if file in repository.spoilt else data
-                self._send(200, sent, body, {"etag": f'"{etag}"', "x-repo-commit": COMMIT})
+                self.send_whole(200, sent, {"etag": f'"{etag}"', "x-repo-commit": COMMIT}, body)
 
         def _refuse(self, status: int, code: str) -> None:
-            self._send(status, b"", True, {"x-error-code": code, "x-error-message": code})
+            self.send_whole(status, b"", {"x-error-code": code, "x-error-message": code})
 
-        def _send(self, status: int, data: bytes, body: bool, headers: dict[str, str]) -> None:
-            self.send_response(status)
-            for key, value in headers.items():
-                self.send_header(key, value)
-            self.send_header("content-length", str(len(data)))
-            self.end_headers()
-            if body:
-                self.wfile.write(data)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with listening(Answers) as hub.url:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from fake_gcs import FakeGcs, fake_gcs
-from fake_s3 import KEY_ID, FakeS3, fake_s3
+from fake_s3 import FakeS3, fake_s3
 
 from serving import clusterweights
 from serving.errors import (
@@ -33,13 +33,7 @@ def s3(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     """An S3 that has the small checkpoint, for whoever has the key."""
     with fake_s3({"models": {}}) as made:
         made.put("models", "org/tiny", folder)
-        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_S3_ADDRESSING_STYLE"):
-            monkeypatch.delenv(name, raising=False)
-        for name, value in {"AWS_ENDPOINT_URL_S3": made.url, "AWS_ACCESS_KEY_ID": KEY_ID, "AWS_DEFAULT_REGION": "eu-1",
-                            "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true",
-                            "AWS_CONFIG_FILE": str(tmp_path / "none"),
-                            "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none")}.items():
-            monkeypatch.setenv(name, value)
+        made.let_in(monkeypatch, tmp_path / "none")
         yield made
 
 
@@ -48,9 +42,7 @@ def gcs(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """A store that has the small checkpoint, for whoever has the credentials."""
     with fake_gcs({"models": {}}) as made:
         made.put("models", "org/tiny", folder)
-        (tmp_path / "user.json").write_text(made.credentials())
-        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "user.json"))
-        monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", made.url)
+        made.let_in(monkeypatch, tmp_path)
         yield made
 
 
