@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections import deque
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -175,14 +175,22 @@ class Crowd:
 
     def spare(self, tenant: str, seats: int, capacity: int, now: float) -> int:
         """Seats of each replica, of `seats`, that are not for this tenant now. `capacity`: all replicas' seats."""
-        if len(self._seen) < 2 or seats < _FEW_SEATS:
-            return 0
+        return spare_seats(seats) if self.over((tenant,), capacity, now) else 0
+
+    def over(self, tenants: Iterable[str], capacity: int, now: float) -> set[str]:
+        """Those of the tenants that hold their part of all replicas' seats, while others are about."""
+        if len(self._seen) < 2:
+            return set()
         self._forget(now)
-        here = self._seen.keys() | self._held.keys() | {tenant}
-        if len(here) < 2:
-            return 0
-        part = capacity * self._weight(tenant) / sum(map(self._weight, here))
-        return max(1, seats // _SPARE_PART) if self._held.get(tenant, 0) >= part else 0
+        here = self._seen.keys() | self._held.keys()
+        total = sum(map(self._weight, here))
+        found = set()
+        for tenant in tenants:
+            own, known = self._weight(tenant), tenant in here
+            others = len(here) - known
+            if others and self._held.get(tenant, 0) >= capacity * own / (total + (0.0 if known else own)):
+                found.add(tenant)
+        return found
 
     def _forget(self, now: float) -> None:
         if min(self._seen.values()) < now - _LATELY_S:
@@ -190,6 +198,11 @@ class Crowd:
 
     def _weight(self, tenant: str) -> float:
         return self._weights.get(tenant, 1.0)
+
+
+def spare_seats(seats: int) -> int:
+    """Of a replica's seats, those that are kept for who has fewer."""
+    return 0 if seats < _FEW_SEATS else max(1, seats // _SPARE_PART)
 
 
 class DrainRate:

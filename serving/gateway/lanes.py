@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from serving.errors import ModelFailed, NoReplica, Overloaded, TooManyWaiting
-from serving.fleet.admission import Crowd, DrainRate, FairQueue, Weights
+from serving.fleet.admission import Crowd, DrainRate, FairQueue, Weights, spare_seats
 from serving.fleet.autoscaling.told import GatewayTold
 from serving.fleet.balance import Balancer, Replica
 from serving.fleet.catalogue import ModelSpec
@@ -62,7 +62,7 @@ class Lane:
         self._limits, self._directory, self._meter = limits, directory, meter
         self._balancer = Balancer(spec.routing, max(1, -(-seats // share)))
         self._queue: FairQueue[_Waiter] = FairQueue(limits.max_queue, weights)
-        self._crowd = Crowd(weights)
+        self._crowd, self._spares = Crowd(weights), spare_seats(self._balancer.seats)
         self._drain = DrainRate()
         self._seen: object = None
         self._absent = 0  # requests that wait for a first replica
@@ -116,9 +116,9 @@ class Lane:
         self._crowd.came(tenant, self._loop.time())
         if len(self._queue):
             return None
-        spare = self._spare(tenant)
-        replica = self._choose(key, exclude, adapter, spare)
-        return None if replica is None else self.at(replica, adapter, tenant, over=spare > 0)
+        over = bool(self._over((tenant,)))
+        replica = self._choose(key, exclude, adapter, self._spares if over else 0)
+        return None if replica is None else self.at(replica, adapter, tenant, over=over)
 
     def at(self, replica: Replica, adapter: int | None = None, tenant: str = "", charged: float = 0.0,
            factor: float = 1.0, over: bool = False) -> Place:
@@ -134,11 +134,11 @@ class Lane:
             exclude = {*exclude, *self._avoided()}
         return self.balancer.choose(key, exclude, adapter, spare)
 
-    def _spare(self, tenant: str) -> int:
-        """Seats of each replica that are kept from a tenant for those that have fewer."""
-        if 2 * self._balancer.in_flight() < self._balancer.capacity():
-            return 0
-        return self._crowd.spare(tenant, self._balancer.seats, self.balancer.capacity(), self._loop.time())
+    def _over(self, tenants: Iterable[str]) -> set[str]:
+        """Those of the tenants from whom some seats of each replica are kept for those that have fewer."""
+        if not self._spares or 2 * self._balancer.in_flight() < self._balancer.capacity():
+            return set()
+        return self._crowd.over(tenants, self.balancer.capacity(), self._loop.time())
 
     async def enter(self, tenant: str, key: int | None, exclude: Collection[str] = (), adapter: int | None = None,
                     priority: Priority = "standard", patience_s: float = math.inf, size: int = 0) -> Place:
@@ -273,17 +273,17 @@ class Lane:
     def _serve(self) -> None:
         """Give free seats to those who wait."""
         while len(self._queue) and self._choose(None) is not None:
-            spare = {tenant: self._spare(tenant) for tenant in self._queue.tenants()}
-            passed = {tenant for tenant, seats in spare.items() if seats and self._choose(None, spare=seats) is None}
-            found = self._queue.serve(passed)
+            over = self._over(self._queue.tenants())
+            found = self._queue.serve(over if over and self._choose(None, spare=self._spares) is None else ())
             if found is None:
                 return  # what is free is kept for others
-            waiter, seats = found.item, spare[found.tenant]
+            waiter, is_over = found.item, found.tenant in over
             # one has a seat, so this finds one
-            replica = None if waiter.seat.done() else self._choose(waiter.key, (), waiter.adapter, seats)
+            replica = None if waiter.seat.done() else self._choose(waiter.key, (), waiter.adapter,
+                                                                   self._spares if is_over else 0)
             if replica is not None:
                 waiter.seat.set_result(self.at(replica, waiter.adapter, found.tenant, found.charged, found.factor,
-                                               seats > 0))
+                                               is_over))
 
     def _retry_after(self) -> int:
         return self._drain.retry_after_s(len(self._queue) + 1, self._loop.time())
