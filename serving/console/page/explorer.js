@@ -89,10 +89,10 @@ function explained(told) {
     told.replicas.some((r) => r.lines.length) ? timeline(told) : null,
     el("div", {class: "panels"},
       split("What it cost", {direct, waste, idle, cold_start}, BUCKETS),
-      split("What its own work was", told.work_parts_nanousd, PARTS),
-      told.compared.length ? el("div", {}, el("h4", {}, "The same tokens elsewhere"), table("The same tokens elsewhere",
-        [["API", "text"], ["Would cost", ""], ["So it was", ""]], told.compared.map((c) => [
-          [c.name, el("small", {}, ROLES[c.role] || c.role)], nano(c.nanousd), verdict(c.saving)]))) : null),
+      split("What its own work was", told.work_parts_nanousd, PARTS)),
+    told.compared.length ? el("div", {}, el("h4", {}, "The same tokens elsewhere"), table("The same tokens elsewhere",
+      [["API", "text"], ["Would cost", ""], ["So it was", ""]], told.compared.map((c) => [
+        [c.name, el("small", {}, ROLES[c.role] || c.role)], nano(c.nanousd), verdict(c.saving)]))) : null,
     shared(told), told.replicas.map(steps), el("p", {class: "hint"}, `Idle policy, ${told.idle_policy}.`));
 }
 
