@@ -38,8 +38,10 @@ def check(
                                                        "refused.", show_default=False)] = None,
     json: Json = False,
 ) -> None:
-    """Check a fleet file. Exits with 2 and names key, line and nearest right name when something is wrong."""
+    """Check a fleet file, for this machine and for a cluster. Exits with 2 and names key, line and nearest right name
+    when something is wrong."""
     path, found = load(file)
+    can_be_installed(found, path)
     if profiles is not None:
         hold_to(found, path, profiles)
     if engine:
@@ -68,6 +70,14 @@ def check(
         console.print(f"    {change}", highlight=False, soft_wrap=True)
     for warning in warnings:
         console.print(f"[yellow]warning[/]  {warning}", highlight=False, soft_wrap=True)
+
+
+def can_be_installed(found: Fleet, path: Path) -> None:
+    """Make the chart's values of it and throw them away: what is accepted is what `flotilla render` renders. Raises:
+    ConfigError as that does."""
+    from serving.cli.render import fleet_values
+
+    fleet_values(path, found)
 
 
 def hold_to(found: Fleet, path: Path, file: Path) -> None:

@@ -1,6 +1,7 @@
 """Fleet files of any kind that `flotilla check` takes, and what a platform may set beside them.
 
-May not happen in here: a fleet that is wrong on purpose; other tests have those.
+May not happen in here: a fleet that is wrong on purpose; other tests have those. `fleet_files(any_split=True)` has some
+that one machine could run and no cluster: more data-parallel ranks of a replica than a host has devices, a port shared.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ GPU_PROFILES = st.builds(lambda one, price: one | price, st.fixed_dictionaries({
 
 
 @st.composite
-def engines(draw: st.DrawFn, gpu: bool) -> dict[str, Any]:
+def engines(draw: st.DrawFn, gpu: bool, any_split: bool) -> dict[str, Any]:
     """A model's engine section."""
     found: dict[str, Any] = {"max_model_len": draw(st.integers(16, 10**6)), "env": draw(
         st.dictionaries(st.from_regex(r"[A-Z][A-Z0-9_]{0,9}", fullmatch=True), TEXTS, max_size=2))}
@@ -44,12 +45,13 @@ def engines(draw: st.DrawFn, gpu: bool) -> dict[str, Any]:
     args: dict[str, Any] = {"enable_prefix_caching": draw(st.booleans()), "hf_overrides": {"note": draw(TEXTS)}}
     if gpu and draw(st.booleans()):
         least = found["tensor_parallel_size"] * found["pipeline_parallel_size"]  # on one host, if any
-        args["data_parallel_size"] = draw(st.sampled_from([n for n in (1, 2, 4, 8) if n == 1 or n * least <= 8]))
+        args["data_parallel_size"] = draw(st.sampled_from(
+            [n for n in (1, 2, 4, 8, 16) if any_split or n == 1 or n * least <= 8]))
     return found | {"args": args}
 
 
 @st.composite
-def models(draw: st.DrawFn, profiles: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def models(draw: st.DrawFn, profiles: dict[str, dict[str, Any]], any_split: bool) -> dict[str, Any]:
     """A model on one of the profiles."""
     accelerator = draw(st.sampled_from(sorted(profiles)))
     least = draw(st.integers(0, 3))
@@ -59,12 +61,12 @@ def models(draw: st.DrawFn, profiles: dict[str, dict[str, Any]]) -> dict[str, An
         "architecture": "Qwen3ForCausalLM", "accelerator": accelerator,
         "slo": {"ttft_ms": draw(st.floats(1, 1e5)), "tpot_ms": draw(st.floats(1, 1e3))},
         "replicas": {"min": least, "max": max(1, least + draw(st.integers(0, 3)))},
-        "engine": draw(engines(profiles[accelerator]["kind"] == "gpu")),
+        "engine": draw(engines(profiles[accelerator]["kind"] == "gpu", any_split)),
     }
 
 
 @st.composite
-def fleet_files(draw: st.DrawFn) -> dict[str, Any]:
+def fleet_files(draw: st.DrawFn, any_split: bool = False) -> dict[str, Any]:
     """A whole fleet file, as data."""
     profiles = draw(st.dictionaries(NAMES, st.one_of(CPU_PROFILES, GPU_PROFILES), min_size=1, max_size=4))
     names = draw(st.lists(NAMES, unique=True, min_size=1, max_size=5))
@@ -72,11 +74,14 @@ def fleet_files(draw: st.DrawFn) -> dict[str, Any]:
     made = {
         "name": draw(NAMES), "prices": str(PRICES / "api.json"), "accelerators": profiles, "tenants": tenants,
         "accelerator_prices": str(PRICES / "accelerators.csv"),
-        "models": {name: draw(models(profiles)) for name in names},
+        "models": {name: draw(models(profiles, any_split)) for name in names},
         "gateway": {"replicas": draw(st.integers(1, 4)), "port": draw(st.integers(1024, 9463)),
                     "request_timeout_s": draw(st.floats(0.5, 7200))},
         "media": {"hosts": draw(st.sampled_from([[], ["images.example.com", "*.example.org"]]))},
     }
+    if any_split:
+        made["admin"] = {"enabled": draw(st.booleans()), "host": "127.0.0.2",
+                         "port": draw(st.sampled_from([9464, made["gateway"]["port"]]))}
     return made
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ import chart_fleets
 import yaml
 from chart_policies import POLICIES, objects_are_valid
 from chart_rig import GATEWAY_API, VERSIONS, Doc, groups, one, rendered_text
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, event, given, settings
 
+from serving.cli import fleet as cli_fleet
+from serving.cli import render
 from serving.cli.render import as_yaml, cluster_fleet
+from serving.errors import ConfigError
 from serving.fleet import resources
 from serving.fleet.catalogue import Fleet
 from serving.kubernetes.clusterfleet import FLEET_FILE
@@ -49,6 +53,27 @@ def test_any_fleet_renders_valid_objects(data: dict[str, Any], overlay: dict[str
     every_model_is_told_of(docs, found)
     every_replica_has_room(docs, found)
     the_longest_stream_is_waited_for(docs, found)
+
+
+@settings(max_examples=2 * FLEETS, derandomize="CHART_FLEETS" not in os.environ, database=None,
+          suppress_health_check=list(HealthCheck))
+@given(chart_fleets.fleet_files(any_split=True))
+def test_what_is_checked_is_rendered_and_what_is_refused_is_refused_by_both(data: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path, _ = chart_fleets.loaded(data, Path(folder))
+        checked, rendered = refusal(cli_fleet.check, path), refusal(render.values, path)
+        assert checked == rendered
+        ranks = [m["engine"]["args"].get("data_parallel_size", 1) for m in data["models"].values()]
+        event(f"{'refused' if checked else 'taken'}, at most {max(ranks)} ranks")
+
+
+def refusal(command: Callable[[Path], None], path: Path) -> str:
+    """What a command says against a fleet; empty when it takes it."""
+    try:
+        command(path)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def _clipped(text: str) -> str:

@@ -63,6 +63,32 @@ def test_check_counts_what_there_is(file: Path, capsys: pytest.CaptureFixture[st
     }
 
 
+@pytest.mark.parametrize(("said", "words"), [
+    ("engine: {args: {data_parallel_size: 16, enable_expert_parallel: true}}",
+     "models.kimi: 16 data-parallel ranks have 16 devices; a replica of several ranks must be on one host, of 8 at "),
+    ("engine: {tensor_parallel_size: 8, pipeline_parallel_size: 2}", ""),
+])
+def test_check_refuses_what_no_cluster_could_hold(tmp_path: Path, said: str, words: str) -> None:
+    path = tmp_path / "fleet.yaml"
+    path.write_text(f"""\
+name: one
+prices: {ROOT / "deployments" / "prices" / "api.json"}
+accelerators: {{h200: {{kind: gpu, type: H200, memory_gib: 141, price_usd_per_hour: 4}}}}
+models:
+  kimi:
+    source: moonshotai/Kimi-K2-Instruct-0905
+    architecture: DeepseekV3ForCausalLM
+    accelerator: h200
+    slo: {{ttft_ms: 4000, tpot_ms: 100}}
+    {said}
+tenants: {{demo: {{}}}}
+""")
+    if not words:
+        return check(path)
+    with pytest.raises(ConfigError, match=words):
+        check(path)
+
+
 def test_presets_are_listed_with_their_versions(capsys: pytest.CaptureFixture[str],
                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
