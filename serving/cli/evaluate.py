@@ -97,6 +97,7 @@ def _told(case: Case, verdict: Verdict) -> dict[str, Any]:
         "start_s": service.profiles[0].start_s, "profile": service.profiles[0].origin,
         "best_default": verdict.best, "gpu_hours_saved": verdict.saved,
         "ours_at_equal_or_better": None if verdict.matched is None else _result(verdict.matched, True),
+        "foreseen": None if verdict.foreseen is None else _result(verdict.foreseen, True),
         "policies": {name: _judged(one) for name, one in verdict.judged.items()}}
 
 
@@ -112,16 +113,19 @@ def _result(of: Result, setting: bool) -> dict[str, Any]:
 
 def show(told: dict[str, Any]) -> None:
     """The evaluation as a table."""
-    rows = []
+    rows, found = [], told["summary"]
     for name, trace in told["traces"].items():
+        at_most = found["foreseen"]["by_trace"][name]
         for policy, one in trace["policies"].items():
             mark = " *" if policy == trace["best_default"] else ""
             rows.append((name, policy + mark, share(one["tuned"]["attainment"]), f"{one['tuned']['gpu_hours']:.2f}",
                          share(one["reported"]["attainment"]), f"{one['reported']['gpu_hours']:.2f}",
                          share(trace["gpu_hours_saved"]) if policy == "ours" else ""))
             name = ""
+        if (known := trace["foreseen"]) is not None:
+            rows.append(("", "foreseen", "", "", share(known["attainment"]), f"{known['gpu_hours']:.2f}",
+                         share(at_most)))
     table(["trace", "policy", "tuned on:\nkept all>", "GPU-h>", "told on:\nkept all>", "GPU-h>", "saved>"], rows)
-    found = told["summary"]
     console.print(f"{share(found['gpu_hours_saved'])} of the GPU-hours of each trace's best other policy (*) saved "
                   f"({found['gpu_hours']['ours']:.1f} for {found['gpu_hours']['best_default']:.1f}); the goal is "
                   f"{found['goal']:.0%}" + ("" if found["at_equal_or_better_attainment"] else
@@ -131,6 +135,8 @@ def show(told: dict[str, Any]) -> None:
                                                           " (not at equal attainment everywhere)")
              for name, one in found["against"].items()]
     console.print(f"against each of the others alone: {', '.join(alone)}", highlight=False, soft_wrap=True)
+    console.print(f"foreseen: who knows the second half beforehand saved {share(found['foreseen']['gpu_hours_saved'])} "
+                  "of the best others' GPU-hours at equal or better attainment", highlight=False, soft_wrap=True)
     for name, why in told["skipped"].items():
         console.print(f"[yellow]left out[/]  {name}: {why}", highlight=False, soft_wrap=True)
 

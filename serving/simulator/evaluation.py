@@ -9,6 +9,9 @@ the others that kept the objective there.
 
 Equal attainment is made, not hoped for: where ours kept less than that other one, ours takes the next dearer settings
 of the first half until it keeps as much, and their GPU-hours count. That can only make ours dearer.
+
+How much could be saved at all is told by one that knows the second half beforehand (`foresight`), of whose plans the
+cheapest that keeps as much as the best other is taken.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from serving.fleet.autoscaling.hpa import Hpa
 from serving.fleet.autoscaling.queue import Queue
 from serving.fleet.autoscaling.ray_default import RayDefault
 from serving.fleet.autoscaling.slo import SloRule
+from serving.simulator import foresight
 from serving.simulator.simulate import simulate
 from serving.simulator.traffic import Traffic, traffic, whole
 from serving.simulator.world import Chances, Service
@@ -60,7 +64,7 @@ class Result:
     @property
     def setting(self) -> dict[str, Any]:
         """The rule's parameters."""
-        return {f.name: getattr(self.rule, f.name) for f in fields(self.rule)}  # type: ignore[arg-type]
+        return {f.name: getattr(self.rule, f.name) for f in fields(self.rule) if f.repr}  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -155,11 +159,13 @@ def rules(seats: int, quick: bool = False) -> dict[str, tuple[Rule, ...]]:
 @dataclass(frozen=True)
 class Verdict:
     """A trace's. best: the cheapest of the others that kept the objective (or the one nearest to it). against: ours at
-    equal or better attainment than each of the others, None: no setting of ours keeps as much."""
+    equal or better attainment than each of the others, None: no setting of ours keeps as much. foreseen: who knows the
+    second half beforehand, at equal or better attainment than the best; None: no plan keeps as much."""
 
     judged: Mapping[str, Judged]
     best: str
     against: Mapping[str, Result | None]
+    foreseen: Result | None = None
 
     @property
     def matched(self) -> Result | None:
@@ -169,9 +175,15 @@ class Verdict:
     @property
     def saved(self) -> float | None:
         """Share of the best other's GPU-hours that ours did without."""
-        if self.matched is None:
-            return None
-        return 1 - self.matched.gpu_hours / self.judged[self.best].told.gpu_hours
+        return self._saved(self.matched)
+
+    @property
+    def saved_at_most(self) -> float | None:
+        """The same by who knows the second half beforehand."""
+        return self._saved(self.foreseen)
+
+    def _saved(self, by: Result | None) -> float | None:
+        return None if by is None else 1 - by.gpu_hours / self.judged[self.best].told.gpu_hours
 
 
 def judge(case: Case, policies: Mapping[str, Sequence[Rule]], objective: float, seed: int,
@@ -192,7 +204,21 @@ def judge(case: Case, policies: Mapping[str, Sequence[Rule]], objective: float, 
     others = {name: one.told for name, one in found.items() if name != OURS}
     best = chosen(tuple(others.values()), objective)
     return Verdict(found, next(n for n, told in others.items() if told is best), {
-        n: _matched(case, second, found[OURS], told.attainment, seed) for n, told in others.items()})
+        n: _matched(case, second, found[OURS], told.attainment, seed) for n, told in others.items()},
+        _foreseen(case, second, best.attainment, seed))
+
+
+def _foreseen(case: Case, second: Traffic, wanted: float, seed: int) -> Result | None:
+    """The cheapest plan of one who knows the second half that keeps as much as wanted."""
+    policy = case.service.policy
+    variant = policy.variants[0]
+    lives = [lived(case, second, plan, seed) for plan in foresight.plans(second, variant, policy.slo)]
+    low, high = 0, variant.most
+    while low < high:  # the fewest that are always there
+        always = (low + high) // 2
+        lives.append(lived(case, second, foresight.always(max(1, always)), seed))
+        low, high = (low, always) if lives[-1].attainment >= wanted else (always + 1, high)
+    return min((r for r in lives if r.attainment >= wanted), key=lambda r: r.gpu_hours, default=None)
 
 
 def _matched(case: Case, second: Traffic, ours: Judged, wanted: float, seed: int) -> Result | None:
@@ -226,10 +252,14 @@ def summary(verdicts: Mapping[str, Verdict], goal: float = 0.3) -> dict[str, Any
     saved = 1 - sum(ours.values()) / sum(other.values()) if other else None
     equal = all(v.matched is not None for v in verdicts.values())
     names = [n for n in next(iter(verdicts.values())).judged if n != OURS] if verdicts else []
+    known = [n for n, v in verdicts.items() if v.foreseen is not None]
+    least = sum(verdicts[n].foreseen.gpu_hours for n in known)  # type: ignore[union-attr]
     return {"gpu_hours_saved": saved, "at_equal_or_better_attainment": equal, "goal": goal,
             "reached": saved is not None and equal and saved >= goal,
             "gpu_hours_saved_by_trace": {n: v.saved for n, v in verdicts.items()},
             "against": {name: _against(verdicts, name) for name in names},
+            "foreseen": {"gpu_hours_saved": 1 - least / sum(other[n] for n in known) if known else None,
+                         "gpu_hours": least, "by_trace": {n: v.saved_at_most for n, v in verdicts.items()}},
             "gpu_hours": {"ours": sum(ours.values()), "best_default": sum(other.values())}}
 
 

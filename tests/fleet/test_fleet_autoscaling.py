@@ -15,7 +15,7 @@ from serving.fleet.autoscaling.deciding import Claim, within
 from serving.fleet.autoscaling.hpa import Hpa
 from serving.fleet.autoscaling.queue import Queue
 from serving.fleet.autoscaling.ray_default import RayDefault
-from serving.fleet.autoscaling.signals import REASONS
+from serving.fleet.autoscaling.signals import REASONS, State
 from serving.fleet.autoscaling.slo import SloRule
 from serving.fleet.autoscaling.spec import Hours
 from serving.fleet.slos import Slo
@@ -106,6 +106,17 @@ def test_fewer_only_after_as_long_as_a_start_takes() -> None:
         state, at = decision.state, at + 5
         first = at if decision.total < high.total else None
     assert first is not None and 600 + 60 < first < 600 + 240
+
+
+@pytest.mark.parametrize("rule", [SloRule(), Queue(5.0, 90.0), Hpa(0.7, "busy", 90.0)], ids=lambda r: r.name)
+def test_who_has_just_begun_to_look_ends_nothing_yet(rule) -> None:
+    of, totals = policy(rule, least=1), []
+    state = State((9,))  # as a controller finds them that was started anew
+    for at in range(1_000, 1_200, 5):
+        decision = decide(Load(at, 50, 0, 0, 1, 0, (sum(state.target),), (0,), busy=0.01), of, state, at)
+        state = decision.state
+        totals.append(decision.total)
+    assert totals[:18] == [9] * 18 and totals[-1] == 1
 
 
 def test_bursts_are_remembered_but_for_the_share_that_may_be_late() -> None:

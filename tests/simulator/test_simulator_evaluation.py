@@ -14,6 +14,7 @@ from serving.fleet.autoscaling.slo import SloRule
 from serving.fleet.slos import Slo
 from serving.simulator import evaluation
 from serving.simulator.evaluation import Case, Judged, Result, Verdict, chosen, halves, judge, summary
+from serving.simulator.foresight import Foreseen, always
 from serving.simulator.profile import EngineProfile
 from serving.simulator.simulate import simulate
 from serving.simulator.traffic import repeated, traffic, whole
@@ -86,12 +87,19 @@ def test_ours_takes_dearer_settings_until_it_keeps_as_much(monkeypatch: pytest.M
     first, _ = halves(made)
     monkeypatch.setattr(evaluation, "lived", lambda of, asked, rule, seed: (
         tuned if asked.length_s == first.length_s else told)[rule])
+    plans = [Foreseen(how, ()) for how in "abc"]
+    told |= {plan: Result(plan, *two, 1, 10, 1) for plan, two in zip(plans, ((0.99, 5.0), (0.94, 3.0), (0.9, 2.0)),
+                                                                     strict=True)}
+    told |= {always(n): Result(always(n), 0.9 + n / 50, 1.5 * n, 1, 10, 1) for n in range(1, 5)}
+    monkeypatch.setattr(evaluation.foresight, "plans", lambda asked, variant, slo: plans)
     rules = [r for r in lives if isinstance(r, SloRule)]
     found = judge(made, {"ours": rules, "queue": (Queue(1), Queue(9)), "ray-default": (RayDefault(4),)}, 0.9, 0)
     assert found.best == "queue" and found.judged["queue"].told.rule == Queue(1)  # 9 missed it in the first half
     assert found.judged["ours"].told.attainment == 0.88  # what tuning gave
     assert found.matched is not None and found.matched.gpu_hours == 4.5  # 0.93 is less than 0.94
     assert found.saved == pytest.approx(1 - 4.5 / 6)
+    assert found.foreseen is not None and found.foreseen.gpu_hours == 3.0  # two always keep 0.94, too
+    assert found.saved_at_most == pytest.approx(0.5)
     assert found.against["ray-default"] is not None and found.against["ray-default"].gpu_hours == 4.5
     high = judge(made, {"ours": rules, "queue": (Queue(9),)}, 0.99, 0)  # queue comes to 0.85, and ours need not beat it
     assert high.judged["ours"].tuned.rule == SloRule(fill=1.2)
@@ -108,6 +116,8 @@ def test_the_summary_adds_traces_up_and_says_where_nothing_keeps_as_much() -> No
     assert said["against"]["queue"]["gpu_hours_saved"] == pytest.approx(1 - 6 / 8)
     assert not said["against"]["queue"]["at_equal_or_better_attainment"]
     assert said["gpu_hours_saved_by_trace"] == {"a": pytest.approx(0.25), "b": None} and not said["reached"]
+    known = summary({"a": replace(good, foreseen=result(3, 0.9, 1)), "b": good})["foreseen"]
+    assert known["by_trace"] == {"a": pytest.approx(0.75), "b": None} and known["gpu_hours_saved"] == 0.75
 
 
 def test_a_real_comparison_of_small_ones_tells_all_policies() -> None:

@@ -25,12 +25,13 @@ class Learning(SloRule):
     def want(self, load: Load, variants: tuple[Variant, ...], slo: Slo, target: tuple[int, ...], own: Any,
              now: float) -> tuple[tuple[int, ...], str, Any, float | None]:
         """(replicas, reason, what to remember, replicas' worth of requests)."""
-        seen: _Seen = (own or _Seen()).with_(load, self.mix_s + 2 * self.window_s)
+        seen: _Seen = (own or _Seen(since_s=now)).with_(load, self.mix_s + 2 * self.window_s)
         first = variants[0]
         worth = load.ongoing / (first.seats * self.fill)
         wanted = (min(first.most, max(first.least, math.ceil(worth))),)
-        seen = seen.wanting(now, wanted, max(self.window_s, self.hold * (first.start_s + first.node_s)))
+        keep = max(self.window_s, self.hold * (first.start_s + first.node_s))
+        seen = seen.wanting(now, wanted, keep)
         if wanted[0] > target[0]:
             return wanted, "demand", seen, worth
-        held = (min(target[0], max(w[0] for _, w in seen.wants)),)
+        held = seen.held(target, now, keep)
         return held, ("less_demand" if held != target else "steady"), seen, worth

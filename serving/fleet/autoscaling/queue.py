@@ -34,9 +34,10 @@ class Queue:
 
 def stabilised(wanted: int, needed: float, target: tuple[int, ...], variants: tuple[Variant, ...], own: Any, now: float,
                window_s: float) -> tuple[tuple[int, ...], str, Any, float | None]:
-    """Up at once, down to the most that was wanted within the window."""
+    """Up at once, down to the most that was wanted within the window, at whose beginning counts what there was."""
     wanted = min(max(wanted, variants[0].least), variants[0].most)
-    wants = (*((t, n) for t, n in own or () if t > now - window_s), (now, wanted))
+    before = ((now, target[0]),) if own is None else own
+    wants = (*((t, n) for t, n in before if t > now - window_s), (now, wanted))
     most = max(n for _, n in wants)
     found = wanted if wanted >= target[0] else min(target[0], most)
     reason = "demand" if found > target[0] else "less_demand" if found < target[0] else "steady"

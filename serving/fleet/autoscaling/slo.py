@@ -55,7 +55,7 @@ class SloRule:
     def want(self, load: Load, variants: tuple[Variant, ...], slo: Slo, target: tuple[int, ...], own: Any,
              now: float) -> tuple[tuple[int, ...], str, Any, float | None]:
         """(replicas by variant, reason, what to remember, replicas' worth of work)."""
-        seen: _Seen = own or _Seen()
+        seen: _Seen = own or _Seen(since_s=now)
         seen = seen.with_(load, max(self.mix_s, self.remember_s) + 2 * self.window_s)
         mix = seen.mix(self.mix_s) or _BEFORE_ANYTHING
         each = [capacity(v, mix, slo) for v in variants]
@@ -71,8 +71,7 @@ class SloRule:
         seen = seen.wanting(now, wanted, keep)
         if any(w > t for w, t in zip(wanted, target, strict=True)):
             return wanted if len(variants) > 1 else tuple(map(max, wanted, target)), reason, seen, worth
-        held = tuple(max(w[v] for _, w in seen.wants) for v in range(len(variants)))
-        held = tuple(map(min, held, target))
+        held = seen.held(target, now, keep)
         return held, ("less_demand" if held != target else "steady"), seen, worth
 
     def _correction(self, seen: _Seen, slo: Slo) -> float:
@@ -111,8 +110,9 @@ def _with_chance(rate: float, one: Capacity, margin: float) -> float:
 @dataclass(frozen=True)
 class _Seen:
     """Samples of late: (when, requests arrived ever, sums ever), oldest first; and what was wanted when. answered,
-    late: requests, of which those of minutes ago count less."""
+    late: requests, of which those of minutes ago count less. since_s: when anyone began to look."""
 
+    since_s: float = -math.inf
     samples: tuple[tuple[float, int, Sums], ...] = ()
     wants: tuple[tuple[float, tuple[int, ...]], ...] = ()
     answered: float = 0.0
@@ -166,3 +166,10 @@ class _Seen:
 
     def wanting(self, now: float, wanted: tuple[int, ...], keep_s: float) -> _Seen:
         return replace(self, wants=(*((t, w) for t, w in self.wants if t > now - keep_s), (now, wanted)))
+
+    def held(self, target: tuple[int, ...], now: float, keep_s: float) -> tuple[int, ...]:
+        """As many as before, or the most that was wanted for so long. Who has just begun to look knows of no time in
+        which fewer were enough."""
+        if now - self.since_s < keep_s:
+            return target
+        return tuple(min(t, max(w[v] for _, w in self.wants)) for v, t in enumerate(target))
