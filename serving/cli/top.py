@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -18,11 +18,12 @@ from rich.text import Text
 from serving import launch
 from serving.cli.output import as_json, console, settings
 from serving.cli.run import Json
-from serving.costs.figures import DASH, dollars, percent, seconds
+from serving.costs.figures import DASH, attained, dollars, percent, seconds
 from serving.errors import ConfigError, FleetNotRunning
 from serving.fleet.slos import Slo
 from serving.plan import Changes, fleet
 from serving.telemetry import scraping
+from serving.telemetry.promises import Kept, Promised, promised
 from serving.telemetry.view import FleetView, ModelView, Scrape, Window
 
 
@@ -52,22 +53,26 @@ def top(
     slos = {name: model.slo for name, model in found.models.items()}
     looks = _looks(scraping.Pods(metrics, pods or ()), metrics, slos, every, window)
     if once or json or not console.is_terminal:
-        seen = next(looks)
-        as_json(asdict(seen)) if json else console.print(render(seen, found.name))
+        seen, kept = next(looks)
+        if json:
+            as_json(asdict(seen) | {"promises": [asdict(each) for each in kept]})
+        else:
+            console.print(render(seen, kept, found.name))
         return
     with contextlib.suppress(KeyboardInterrupt), Live(console=console, screen=True, auto_refresh=False) as live:
-        for seen in looks:
-            live.update(render(seen, found.name), refresh=True)
+        for seen, kept in looks:
+            live.update(render(seen, kept, found.name), refresh=True)
 
 
 def _looks(look: Callable[[], Scrape], url: str, slos: dict[str, Slo], every: float, window: float
-           ) -> Iterator[FleetView]:
-    """A view after each interval, over the newest `window` seconds."""
+           ) -> Iterator[tuple[FleetView, tuple[Promised, ...]]]:
+    """A view after each interval, over the newest `window` seconds, and what was kept of all that was promised."""
     seen = Window(slos, window)
     seen.add(_scrape(look, url))
     while True:
         time.sleep(every)
-        yield seen.add(_scrape(look, url))
+        scrape = _scrape(look, url)
+        yield seen.add(scrape), promised(slos, scrape)
 
 
 def _scrape(look: Callable[[], Scrape], url: str) -> Scrape:
@@ -78,8 +83,8 @@ def _scrape(look: Callable[[], Scrape], url: str) -> Scrape:
                               "runs") from error
 
 
-def render(seen: FleetView, name: str) -> Group:
-    """As a table, with what belongs to no model below it."""
+def render(seen: FleetView, kept: Sequence[Promised], name: str) -> Group:
+    """As a table, with the promises and what belongs to no model below it."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("model", "repl", "flight", "queue", "req/s", "tok/s", "TTFT\np50", "\np95", "TPOT\np50", "busy",
                    "$/h", "$/request"):
@@ -90,7 +95,7 @@ def render(seen: FleetView, name: str) -> Group:
     books = "" if seen.residual_nanousd in (None, 0) else f"  the books are off by {seen.residual_nanousd:.0f} nano-USD"
     foot = Text(f"{dollars(seen.usd_per_hour)} per hour", style="dim")
     foot.append(state + books, style="bold red")
-    return Group(Text(f"{name}  {time.strftime('%H:%M:%S')}", style="bold"), shown, foot)
+    return Group(Text(f"{name}  {time.strftime('%H:%M:%S')}", style="bold"), shown, _promises(kept), foot)
 
 
 def _cells(m: ModelView) -> list[Text | str]:
@@ -100,3 +105,21 @@ def _cells(m: ModelView) -> list[Text | str]:
     return [m.model, replicas, str(m.in_flight), str(m.queued), errors, f"{m.tokens_per_s:,.0f}", ttft,
             seconds(m.ttft_p95_s), seconds(m.tpot_p50_s), percent(m.busy) if m.busy is not None else DASH,
             dollars(m.usd_per_hour), dollars(m.usd_per_request)]
+
+
+def _promises(kept: Sequence[Promised]) -> Table:
+    """What was promised to whom, the share that was kept, and what is left of the error budget."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("kept since the\ngateways began", "availability\nkept  left", "TTFT\nkept  left", "TPOT\nkept  left",
+                   "goodput\nkept  left"):
+        shown.add_column(column, justify="right" if shown.columns else "left", no_wrap=True)
+    for each in kept:
+        whom = f"{each.model} to {each.tenant}" if each.tenant else each.model
+        shown.add_row(whom, *(_kept(promise) for promise in each.promises))
+    return shown
+
+
+def _kept(promise: Kept) -> Text:
+    if promise.left is None:
+        return Text(DASH)
+    return Text(f"{attained(promise.share)} {max(0.0, promise.left):>5.0%}", style="red" if promise.left <= 0 else "")

@@ -10,6 +10,7 @@ from serving.console.snapshot import NOTHING_YET, Slow, Snapshot, models, saved
 from serving.console.watching import Decisions, budgets
 from serving.fleet.catalogue import Fleet
 from serving.telemetry.background import Background
+from serving.telemetry.promises import promised
 from serving.telemetry.view import Scrape, Window
 
 EVERY_S = 2.0
@@ -34,7 +35,8 @@ class Look:
                  every_s: float = EVERY_S, window_s: float = WINDOW_S, clock: Callable[[], float] = time.time) -> None:
         self._fleet, self._scrape, self._run, self._clock = fleet, scrape, run, clock
         self._slow, self._decisions = Background(slow), Decisions()
-        self._window = Window({name: m.slo for name, m in fleet.models.items()}, window_s)
+        self._slos = {name: m.slo for name, m in fleet.models.items()}
+        self._window = Window(self._slos, window_s)
         self._last = Snapshot(fleet.name, 0.0, every_s, window_s, (), 0.0, None, (), None, None)
 
     def __call__(self) -> Snapshot:
@@ -57,4 +59,5 @@ class Look:
             self._last, at=now, models=found, usd_per_hour=seen.usd_per_hour,
             usd_per_request=charged / answered if answered else None, saved=saved(self._fleet, scrape),
             ledger_up=seen.ledger_up, residual_nanousd=seen.residual_nanousd, failures=slow.failures,
-            budgets=budgets(scrape), scaling=scaling, decisions=decisions, trouble="")
+            budgets=budgets(scrape), scaling=scaling, decisions=decisions,
+            promises=promised(self._slos, scrape), trouble="")

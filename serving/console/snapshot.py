@@ -10,6 +10,7 @@ from serving.console.watching import Budget, Decision, Scaling
 from serving.costs.figures import saving
 from serving.fleet.catalogue import Fleet
 from serving.fleet.modelspec import ModelSpec
+from serving.telemetry.promises import Promised
 from serving.telemetry.view import FleetView, ModelView, Scrape
 
 State = Literal["serving", "starting", "asleep", "down", "failed", "unknown"]
@@ -100,6 +101,7 @@ class Snapshot:
     budgets: tuple[Budget, ...] = ()
     scaling: tuple[Scaling, ...] = ()
     decisions: tuple[Decision, ...] = ()
+    promises: tuple[Promised, ...] = ()
     trouble: str = ""
 
     def trace(self) -> dict[str, Any]:

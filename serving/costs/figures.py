@@ -77,6 +77,14 @@ def percent(share: float | None) -> str:
     return f"{share:.1%}" if size < 100 else f"{share:,.0%}"
 
 
+def attained(share: float | None) -> str:
+    """A share near 1 with as many digits as tell it from 1: 0.99956 is 99.96%, not 100.0%."""
+    if share is None or share >= 1 or share < 0.9:
+        return percent(share)
+    digits = min(7, max(1, -math.floor(math.log10(100 * (1 - share)))))
+    return f"{100 * share:.{digits}f}".rstrip("0").rstrip(".") + "%"
+
+
 def saving(ours: float | None, theirs: float | None) -> float | None:
     """What is saved by paying `ours` instead of `theirs`, as a share of theirs: 0.9 is 90% cheaper, -1 is twice the
     price. None where there is nothing to compare."""

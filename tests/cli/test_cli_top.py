@@ -40,6 +40,21 @@ def test_the_ledgers_figures_and_those_of_pods() -> None:
     assert (qwen["replicas"], qwen["in_flight"]) == (2, 5)
 
 
+def test_promises_stand_below_with_what_is_left_of_their_budgets(tmp_path: Path) -> None:
+    file = tmp_path / "fleet.yaml"
+    file.write_text(LAPTOP.read_text().replace("slo: {", "slo: {tenants: {demo: {availability: 0.9995}}, ", 1)
+                    .replace("../prices", str(LAPTOP.parents[1] / "prices")))
+    counted = "".join(f'flotilla_{name}_{what}_total{{model="qwen",tenant="demo",promise="availability"}} {n}\n'
+                      for name in ("slo", "tenant_promise") for what, n in (("eligible", 10_000), ("missed", 2)))
+    with page(counted) as exporter:
+        done = CliRunner().invoke(app, ["top", "--once", "--every", "0.5", "--metrics", exporter],
+                                  env={"FLOTILLA_FLEET": str(file)})
+    assert not done.exception, done.exception
+    lines = [line.split() for line in done.stdout.splitlines() if "99.98%" in line]
+    assert [line[:5] for line in lines] == [["qwen", "99.98%", "80%", "–", "–"],
+                                            ["qwen", "to", "demo", "99.98%", "60%"]]
+
+
 def test_what_is_wrong_is_said() -> None:
     assert isinstance(found := top("--pods", "http://127.0.0.1:1/metrics").exception, ConfigError), found
     assert isinstance(found := top("--metrics", "http://127.0.0.1:1/metrics").exception, FleetNotRunning), found

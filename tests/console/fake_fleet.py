@@ -20,7 +20,9 @@ prices: prices.json
 accelerators: {core: {kind: cpu, memory_gib: 2, cpus: 0.3, price_usd_per_hour: 0.04}}
 models:
   qwen: {source: "small:qwen3", architecture: Qwen3ForCausalLM, accelerator: core, aliases: [chat],
-         slo: {ttft_ms: 500, tpot_ms: 50}, engine: {max_model_len: 2048}, comparators: [
+         slo: {ttft_ms: 500, tpot_ms: 50, tenants: {shop: {ttft_ms: 800, availability: 0.9999},
+                                                    search: {goodput: 0.99}}},
+         engine: {max_model_len: 2048}, comparators: [
            {price: hosted/qwen, role: same_model_hosted}, {price: cheap-api, role: cheapest_proprietary},
            {price: big-api, role: frontier}]}
   llama: {source: org/llama, architecture: LlamaForCausalLM, accelerator: core, slo: {ttft_ms: 200, tpot_ms: 20},

@@ -102,6 +102,17 @@ def test_models_are_shown_with_state_speed_and_cost(browser: Browser, shared: Ri
     assert REASONS["backlog"] in told
 
 
+def test_promises_are_shown_with_what_is_left_of_their_budgets(browser: Browser, shared: Rig) -> None:
+    enter(browser, shared)
+    shared.fake.serve("qwen", 1, code=503)
+    rows = browser.until("(() => { const r = [...document.querySelectorAll('.promises tbody tr')]; const t = r.map(e =>"
+                         " e.innerText); return t[1]?.includes('its budget is used') && t; })()")
+    assert len(rows) == 6 and "to everyone" in rows[0] and "to shop" in rows[1] and "to search" in rows[2]
+    assert "promised 99.99%" in rows[1] and "promised 95% within 800 ms" in rows[1]
+    assert rows[2].count("no request yet") == 4, "of tenants who have not called nothing is said"
+    assert "used up" in browser.value("document.getElementById('promises-hint').textContent")
+
+
 def test_a_change_of_state_is_announced_and_figures_are_not(browser: Browser, shared: Rig) -> None:
     enter(browser, shared)
     browser.value("window.said = []; new MutationObserver(() => said.push(document.getElementById('news').textContent))"
@@ -200,10 +211,12 @@ def test_amounts_are_written_as_everywhere_else(browser: Browser, shared: Rig) -
     browser.open(shared.url, 1280, False)
     amounts = [0, 2.68e-6, 1e-9, 0.0123, 0.5, 1, 12.345, 99.999, 123.4, 45_678.9, -3.2e-5]
     times = [4.2e-7, 0.000_9, 0.001, 0.0931, 0.5, 1.3, 119, 121, 7_000, 8_000, 40_000]
+    near = [0, 0.5, 0.9, 0.95, 0.999, 0.9995, 0.99956, 0.9999999, 1]
     shares = [0, 3e-8, 0.00057, 0.0092, 0.174, 0.785, 1, 12.3]
     savings = [-0.25, 0.75, 0.9, 0.996, 0, -0.9, -1.3, -40.2, -500]
     said = browser.value(f"""import('{shared.url}page/format.js').then(f => [
         {json.dumps(amounts)}.map(f.dollars), {json.dumps(times)}.map(f.seconds), {json.dumps(shares)}.map(f.percent),
-        {json.dumps(savings)}.map(f.verdict)])""")
+        {json.dumps(savings)}.map(f.verdict), {json.dumps(near)}.map(f.attained)])""")
     assert said == [[figures.dollars(v) for v in amounts], [figures.seconds(v) for v in times],
-                    [figures.percent(v) for v in shares], [figures.verdict(v) for v in savings]]
+                    [figures.percent(v) for v in shares], [figures.verdict(v) for v in savings],
+                    [figures.attained(v) for v in near]]

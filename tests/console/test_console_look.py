@@ -90,6 +90,16 @@ def test_the_overhead_counts_against_the_fleets_saving(rig: Rig) -> None:
     assert before == pytest.approx(0.75) and after is not None and after < -1000
 
 
+def test_promises_are_held_against_what_was_counted(rig: Rig) -> None:
+    rig.fake.serve("qwen", 99, 0.7)
+    seen = rig.twice(ttft_s=0.1)
+    assert [(p.model, p.tenant) for p in seen.promises] == [
+        ("qwen", ""), ("qwen", "shop"), ("qwen", "search"), ("llama", ""), ("kimi", ""), ("embed", "")]
+    everyone, shop = ({kept.promise: kept for kept in p.promises} for p in seen.promises[:2])
+    assert everyone["ttft"].left == pytest.approx(1 - 99 / 109 / 0.05), "0.7 s are more than 500 ms"
+    assert (shop["ttft"].at_most_s, shop["ttft"].eligible, shop["ttft"].left) == (0.8, 109, 1.0), "its own promise"
+
+
 def test_what_cannot_be_seen_is_said_and_the_last_figures_stay(rig: Rig) -> None:
     seen = rig.twice()
     rig.fake.away, rig.now = "connection refused", NOW + 9

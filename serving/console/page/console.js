@@ -7,10 +7,11 @@ import {explorer} from "./explorer.js";
 import {models, remember} from "./models.js";
 import {overview} from "./overview.js";
 import {playground, stop} from "./playground.js";
+import {promises} from "./promises.js";
 import {reports} from "./reports.js";
 import {Refused, ask, events, remembered, take} from "./wire.js";
 
-const PANELS = [overview, models, attention, explorer, playground, reports];
+const PANELS = [overview, models, promises, attention, explorer, playground, reports];
 const THEMES = ["system", "light", "dark"];
 let newest = null, drawn = null, heard = 0, every = 2, running = null;
 

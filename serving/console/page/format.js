@@ -37,6 +37,13 @@ export function percent(share) {
   return `${grouped(size < 100 ? 1 : 0).format(share * 100)}%`;
 }
 
+// A share near 1 with as many digits as tell it from 1.
+export function attained(share) {
+  if (!known(share) || share >= 1 || share < 0.9) return percent(share);
+  const digits = Math.min(7, Math.max(1, -Math.floor(Math.log10(100 * (1 - share)))));
+  return `${String(Number((100 * share).toFixed(digits)))}%`;
+}
+
 export function verdict(saving) {
   if (!known(saving)) return DASH;
   if (saving >= 0) return `${grouped(saving < 0.995 ? 0 : 1).format(saving * 100)}% cheaper`;

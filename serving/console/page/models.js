@@ -30,7 +30,7 @@ export function remember(trace) {
 function table() {
   body = el("tbody", {role: "rowgroup"});
   by("models-table").append(el("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": "Models, table"},
-    el("table", {class: "models", role: "table"}, // the roles stay where a narrow page makes cards of the rows
+    el("table", {class: "cards models", role: "table"}, // the roles stay where a narrow page makes cards of the rows
       el("caption", {class: "unseen"}, "Models: state, load, speed against the SLO, and cost"),
       el("thead", {role: "rowgroup"}, el("tr", {role: "row"},
         COLUMNS.map(([label]) => el("th", {scope: "col", role: "columnheader"}, label)))), body)));
