@@ -35,7 +35,6 @@ from serving.quotastore.base import Store
 from serving.quotastore.client import BookClient
 from serving.quotastore.desk import Charged, Desk
 from serving.quotastore.own import OwnBook
-from serving.quotastore.redis import RedisStore
 
 TARGET_MS = {"fleet": 0.3, "redis": 1.0}  # p50, one request at a time
 STORES = {"own": "a book in the gateway's own process", "fleet": "the fleet's book, a process behind a Unix socket",
@@ -161,6 +160,8 @@ async def _store(name: str, folder: Path, redis: str) -> AsyncIterator[Store]:
             ends.callback(BookProcess(path).stop)
             store = BookClient(path)
         else:
+            from serving.quotastore.redis import RedisStore  # its client would be imported by every command
+
             store = RedisStore(redis or _redis(folder, ends), f"bench-{time.monotonic_ns()}")
         try:
             yield store

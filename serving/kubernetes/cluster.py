@@ -1,7 +1,8 @@
 """One cluster through the official client: requests, their retries, and what went wrong in words that say what to do.
 
 Objects are plain dictionaries as the API server has them: of KubeRay's there are no classes, and of the others only
-few fields are looked at. May not happen in here: deciding anything by what an object says.
+few fields are looked at. May not happen in here: deciding anything by what an object says. The client is imported when
+a cluster is asked: it takes a third of a command's start, and most commands ask none.
 """
 
 from __future__ import annotations
@@ -11,12 +12,8 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kubernetes import client, config
-from kubernetes.utils.retry import DEFAULT_RETRY_AFTER_BACKOFF, is_retry_after_response, on_retry_after_error
-from urllib3.exceptions import HTTPError
-from urllib3.util.retry import Retry
 from yaml import YAMLError
 
 from serving.errors import (
@@ -32,6 +29,9 @@ from serving.errors import (
 )
 from serving.kubernetes.kinds import ACCESS_REVIEWS, Kind
 
+if TYPE_CHECKING:
+    from kubernetes import client
+
 Doc = dict[str, Any]
 MANAGER = "flotilla"
 _CALL_S = 30.0
@@ -44,6 +44,8 @@ def connect(context: str | None = None, namespace: str | None = None) -> Cluster
 
     Raises: WrongContext when there is no such context or no cluster is configured at all.
     """
+    from kubernetes import client, config
+
     file = os.environ.get("KUBECONFIG") or config.KUBE_CONFIG_DEFAULT_LOCATION
     there = any(Path(part).expanduser().exists() for part in file.split(os.pathsep) if part)
     if not there:
@@ -71,12 +73,17 @@ def connect(context: str | None = None, namespace: str | None = None) -> Cluster
 
 def _configuration() -> client.Configuration:
     """Connections are tried twice. What the server says by status is ours to wait for, or urllib3 would do it, too."""
+    from kubernetes import client
+    from urllib3.util.retry import Retry
+
     told = client.Configuration()
     told.retries = Retry(connect=1, read=1, redirect=0, status=0, respect_retry_after_header=False)
     return told
 
 
 def _own(namespace: str | None) -> Cluster:
+    from kubernetes import client, config
+
     told = _configuration()
     try:
         config.load_incluster_config(client_configuration=told)
@@ -186,6 +193,8 @@ class Cluster:
 
         `seconds`: without a byte after which the connection counts as dead. Raises: as `call`.
         """
+        from urllib3.exceptions import HTTPError
+
         answer = self._sent("GET", path, query, None, "application/json", (_CALL_S, seconds), path)
         try:
             rest = b""
@@ -206,6 +215,8 @@ class Cluster:
 
         Raises: ClusterUnreachable, NotAllowed, NotServed, AlreadyThere, ChangedMeanwhile, TooOld, ClusterError.
         """
+        from urllib3.exceptions import HTTPError
+
         answer = self._sent(method, path, query or {}, body, content, _CALL_S, what or path)
         try:
             return json.loads(answer.read())
@@ -214,6 +225,10 @@ class Cluster:
 
     def _sent(self, method: str, path: str, query: Mapping[str, str], body: Any, content: str, timeout: Any,
               what: str) -> Any:
+        from kubernetes import client
+        from kubernetes.utils.retry import DEFAULT_RETRY_AFTER_BACKOFF, is_retry_after_response, on_retry_after_error
+        from urllib3.exceptions import HTTPError
+
         def once() -> Any:
             request = self.api.param_serialize(
                 method, path, query_params=[(k, v) for k, v in query.items() if v], auth_settings=["BearerToken"],

@@ -10,12 +10,17 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from kubernetes.utils import parse_quantity
-
 Doc = dict[str, Any]
 GPU = "nvidia.com/gpu"
 _COUNTED = ("cpu", "memory", GPU)
 Amounts = dict[str, Decimal]
+
+
+def parse_quantity(told: Any) -> Decimal:
+    """An amount as Kubernetes writes it: 500m, 2Gi. Raises: ValueError."""
+    from kubernetes.utils import parse_quantity as parsed  # as in cluster.py, no sooner than it is needed
+
+    return parsed(told)
 
 
 def requests(pod: Doc) -> Amounts:

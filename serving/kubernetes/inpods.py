@@ -7,10 +7,6 @@ import time
 from collections.abc import Sequence
 from typing import IO
 
-from kubernetes import client
-from kubernetes.stream import stream
-from websocket import WebSocketException
-
 from serving.errors import ClusterError, ClusterUnreachable, NotAllowed
 from serving.kubernetes.cluster import Cluster
 
@@ -31,6 +27,10 @@ def copy(cluster: Cluster, pod: str, container: str, command: Sequence[str], out
 
     Raises: NotAllowed; ClusterError when the command fails, with its own words; ClusterUnreachable.
     """
+    from kubernetes import client  # as in cluster.py, no sooner than it is needed
+    from kubernetes.stream import stream
+    from websocket import WebSocketException
+
     api = client.CoreV1Api(client.ApiClient(cluster.api.configuration))  # `stream` changes its client meanwhile
     try:
         told = stream(api.connect_get_namespaced_pod_exec, pod, cluster.namespace, container=container,
