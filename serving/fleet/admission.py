@@ -144,7 +144,7 @@ class FairQueue(Generic[T]):
 
 
 class Crowd:
-    """Who has been at a model lately, and who holds more than its part of the seats while others may come.
+    """Who is at a model, of late or still being answered, and who holds more than its part of the seats meanwhile.
 
     A fair queue alone lets a tenant wait for the next seat that another's long answers leave. So where several tenants
     are about, the last seats of each replica are not for one that has its part already: whoever has less finds one.
@@ -179,10 +179,10 @@ class Crowd:
 
     def over(self, tenants: Iterable[str], capacity: int, now: float) -> set[str]:
         """Those of the tenants that hold their part of all replicas' seats, while others are about."""
-        if len(self._seen) < 2:
-            return set()
         self._forget(now)
-        here = self._seen.keys() | self._held.keys()
+        here = self._seen.keys() | self._held.keys()  # who is being answered is here, however long ago it came
+        if len(here) < 2:
+            return set()
         total = sum(map(self._weight, here))
         found = set()
         for tenant in tenants:
@@ -193,7 +193,7 @@ class Crowd:
         return found
 
     def _forget(self, now: float) -> None:
-        if min(self._seen.values()) < now - _LATELY_S:
+        if self._seen and min(self._seen.values()) < now - _LATELY_S:
             self._seen = {t: at for t, at in self._seen.items() if at >= now - _LATELY_S}
 
     def _weight(self, tenant: str) -> float:

@@ -219,6 +219,19 @@ def test_who_has_its_part_leaves_a_seat_while_others_are_about() -> None:
     assert crowd.spare("a", 8, 8, 100.0) == 0  # b has long been gone
 
 
+def test_who_is_still_being_answered_is_about_however_long_ago_it_came() -> None:
+    crowd = Crowd({})
+    crowd.came("a", 0.0)
+    crowd.took("a")
+    crowd.came("b", 500.0)
+    for _ in range(6):
+        crowd.took("b")
+    assert crowd.spare("b", 8, 8, 500.0) == 1, "a's long stream runs"
+    assert crowd.over(("a", "b"), 8, 900.0) == {"b"}, "and neither has come for a while"
+    crowd.left("a")
+    assert crowd.spare("b", 8, 8, 500.0) == 0 and crowd.over(("b",), 8, 900.0) == set()
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=60), st.integers(4, 40))
 def test_someone_is_always_let_to_every_seat(events: list[tuple[str, bool]], seats: int) -> None:
     """However seats are held, not all tenants are kept from a free one: the one that holds least for its weight."""
