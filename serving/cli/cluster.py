@@ -16,6 +16,7 @@ from serving.cli.run import FleetFile, Json
 from serving.kubernetes import checks, cluster, facts, helm, rendered
 from serving.kubernetes.checks import LEAST_KUBERNETES
 from serving.kubernetes.finding import Finding
+from serving.kubernetes.registries import Registries
 
 Context = Annotated[str | None, typer.Option(
     "--context", help="Context of the kubeconfig; default: its current one.", show_default=False)]
@@ -33,17 +34,21 @@ def doctor(
     namespace: Namespace = None,
     release: Release = "flotilla",
     chart: Chart = CHART,
+    registries: Annotated[bool, typer.Option(
+        help="Ask the images' registries whether they have them, from here and with the pull secrets of the "
+             "cluster.")] = True,
     json: Json = False,
 ) -> None:
-    """Say what a Kubernetes cluster lacks for a fleet: versions, definitions, GPUs, storage, secrets, rights, quotas.
+    """Say what a Kubernetes cluster lacks for a fleet: versions, definitions, GPUs, storage, secrets, images, rights,
+    quotas.
 
-    Changes nothing there. Exits with 1 when something is wrong.
+    Changes nothing there, and pulls nothing. Exits with 1 when something is wrong.
     """
     path, fleet = load(file)
     warn_of_paths(fleet)
     there = cluster.connect(context, namespace)
     docs = rendered_for(there, release, chart, over, fleet_values(path, fleet))
-    seen = facts.gather(there, docs, rendered.secrets(docs))
+    seen = facts.gather(there, docs, rendered.secrets(docs), Registries() if registries else None)
     findings = checks.all_checks(seen, docs)
     if json:
         as_json({"context": there.context, "namespace": there.namespace, "findings": [asdict(f) for f in findings]})

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
-from serving.kubernetes import definitions, fitting, operators, rendered
+from serving.kubernetes import definitions, fitting, imagechecks, operators, rendered
 from serving.kubernetes.facts import Facts, Seen
 from serving.kubernetes.finding import Finding
 
@@ -23,7 +23,7 @@ def all_checks(facts: Facts, docs: list[Doc]) -> list[Finding]:
     """Everything, in the order in which one would mend it."""
     checks: list[Callable[[Facts, list[Doc]], Iterator[Finding]]] = [
         kubernetes, namespace, rights, operators.kuberay, definitions_, operators.gpus, gpus, nodes, storage, claims,
-        secrets, images, operators.prometheus, operators.gateway_api, quotas, dns]
+        secrets, imagechecks.images, operators.prometheus, operators.gateway_api, quotas, dns]
     return [finding for check in checks for finding in check(facts, docs)]
 
 
@@ -193,28 +193,6 @@ def secrets(facts: Facts, docs: list[Doc]) -> Iterator[Finding]:
                           "add the key, or name another with secretKey")
         else:
             yield Finding("secrets", "ok", name)
-
-
-def images(facts: Facts, docs: list[Doc]) -> Iterator[Finding]:
-    """Whether pods of this namespace fail to pull the release's images. Nothing is pulled for this."""
-    ours = {c["image"] for _, t, _ in rendered.pods(docs) for c in t["spec"]["containers"]}
-    if facts.pods.unknown:
-        yield Finding("images", "unknown", facts.pods.unknown)
-        return
-    failing = {}
-    for pod in facts.pods.docs:
-        if pod["metadata"].get("namespace") != facts.namespace:
-            continue
-        for status in (pod.get("status") or {}).get("containerStatuses") or ():
-            waiting = (status.get("state") or {}).get("waiting") or {}
-            if waiting.get("reason") in ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"):
-                failing[status["image"]] = waiting.get("message") or waiting["reason"]
-    for image, why in failing.items():
-        yield Finding("images", "wrong" if image in ours else "warning", f"{image} cannot be pulled: {why}",
-                      "check repository and tag under image, and image.pullSecrets")
-    if not failing:
-        yield Finding("images", "unknown", f"{', '.join(sorted(ours))}: no pod fails to pull, and none was made to try",
-                      f"kubectl -n {facts.namespace} run try-image --rm -it --restart=Never --image IMAGE -- true")
 
 
 def quotas(facts: Facts, docs: list[Doc]) -> Iterator[Finding]:

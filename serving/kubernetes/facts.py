@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from serving.errors import ClusterError, ClusterUnreachable, NotServed
-from serving.kubernetes import kinds
+from serving.kubernetes import imagenames, kinds
 from serving.kubernetes.cluster import Cluster, Doc
 from serving.kubernetes.kinds import Kind
+from serving.kubernetes.registries import Registries, Told
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Seen:
 @dataclass(frozen=True)
 class Facts:
     """What was seen. `forbidden`: what would be needed and is not allowed, as `create deployments.apps`. `secrets`:
-    keys by the name of each secret that was asked for; None where there is no such secret."""
+    keys by the name of each secret that was asked for; None where there is no such secret. `images`: what the registry
+    of each image of the release says, where it was asked."""
 
     version: tuple[int, int]
     namespace: str
@@ -48,27 +50,29 @@ class Facts:
     dns: Seen = Seen()
     secrets: dict[str, tuple[str, ...] | None] = field(default_factory=dict)
     unknown_secrets: str = ""
+    images: dict[str, Told] = field(default_factory=dict)
     forbidden: tuple[str, ...] = ()
 
 
-def gather(cluster: Cluster, docs: Iterable[Doc], secrets: Iterable[str]) -> Facts:
-    """Look at a cluster. `docs`: what is going to be made there; `secrets`: names of secrets that must be there.
+def gather(cluster: Cluster, docs: list[Doc], secrets: Iterable[str], registries: Registries | None = None) -> Facts:
+    """Look at a cluster. `docs`: what is going to be made there; `secrets`: names of secrets that must be there;
+    `registries`: asked for the images with the cluster's pull secrets, which are not kept.
 
     Raises: ClusterUnreachable, or NotAllowed when the cluster does not even say its version.
     """
     def listed(kind: Kind, namespace: str | None = None, labels: str = "") -> Seen:
         return seen(lambda: cluster.items(kind, namespace, labels))
 
-    found, unknown_secrets = {}, ""
+    whole: dict[str, Doc | None] = {}
+    unknown_secrets = ""
     for name in sorted(set(secrets)):
         try:
-            secret = cluster.get(kinds.SECRETS, name)
+            whole[name] = cluster.get(kinds.SECRETS, name)
         except ClusterUnreachable:
             raise
         except ClusterError as error:
             unknown_secrets = str(error)
             break
-        found[name] = None if secret is None else tuple(secret.get("data") or {})
     return Facts(
         version=cluster.version(), namespace=cluster.namespace,
         namespaces=seen(lambda: [n for n in [cluster.get(kinds.NAMESPACES, cluster.namespace)] if n]),
@@ -78,7 +82,9 @@ def gather(cluster: Cluster, docs: Iterable[Doc], secrets: Iterable[str]) -> Fac
         claims=listed(kinds.CLAIMS), prometheuses=listed(kinds.PROMETHEUSES, ""),
         gateway_classes=listed(kinds.GATEWAY_CLASSES), quotas=listed(kinds.QUOTAS),
         dns=listed(kinds.ENDPOINT_SLICES, "kube-system", "k8s-app=kube-dns"),
-        secrets=found, unknown_secrets=unknown_secrets, forbidden=tuple(_forbidden(cluster, docs)))
+        secrets={name: None if s is None else tuple(s.get("data") or {}) for name, s in whole.items()},
+        unknown_secrets=unknown_secrets, images=_asked(cluster, docs, registries) if registries else {},
+        forbidden=tuple(_forbidden(cluster, docs)))
 
 
 def seen(read: Callable[[], list[Doc]]) -> Seen:
@@ -91,6 +97,26 @@ def seen(read: Callable[[], list[Doc]]) -> Seen:
         return Seen(unknown=str(error), served=False)
     except ClusterError as error:
         return Seen(unknown=str(error))
+
+
+def _asked(cluster: Cluster, docs: list[Doc], registries: Registries) -> dict[str, Told]:
+    """What registries say, asked with the secrets that the pods and their accounts name."""
+    def read(kind: Kind, name: str) -> Doc:
+        found = seen(lambda: [d for d in [cluster.get(kind, name)] if d])
+        return found.docs[0] if found.docs else {}
+
+    known: dict[tuple[Kind, str], Doc] = {}
+    found: dict[str, Told] = {}
+    for name, templates in imagenames.used(docs).items():
+        names = imagenames.pull_secrets(templates)
+        accounts = {t["spec"].get("serviceAccountName") or "default" for t in templates}
+        for key in [*((kinds.SECRETS, n) for n in names), *((kinds.ACCOUNTS, a) for a in sorted(accounts))]:
+            known[key] = known[key] if key in known else read(*key)
+        names += [ref["name"] for a in accounts for ref in known[kinds.ACCOUNTS, a].get("imagePullSecrets") or ()]
+        secrets = [known.get((kinds.SECRETS, n)) or read(kinds.SECRETS, n) for n in dict.fromkeys(names)]
+        image = imagenames.parsed(name)
+        found[name] = registries.ask(image, [login for s in secrets for login in imagenames.logins(s, image)])
+    return found
 
 
 def _forbidden(cluster: Cluster, docs: Iterable[Doc]) -> Iterable[str]:

@@ -24,7 +24,7 @@ Break = Callable[[FakeKubernetes, list[Doc]], None]
 
 
 def examined(server: FakeKubernetes, *more: str, fleet: list[str] = PRODUCTION) -> tuple[int, list[Doc]]:
-    done = CliRunner().invoke(app, ["doctor", *fleet, "--json", *more])
+    done = CliRunner().invoke(app, ["doctor", *fleet, "--json", "--no-registries", *more])
     assert done.stdout, done.exception
     return done.exit_code, json.loads(done.stdout)["findings"]
 
@@ -154,6 +154,6 @@ def test_a_claim_that_is_not_there(server: FakeKubernetes, kubeconfig: Path, tmp
 
 
 def test_for_people(server: FakeKubernetes, kubeconfig: Path) -> None:
-    done = CliRunner().invoke(app, ["doctor", *PRODUCTION])
+    done = CliRunner().invoke(app, ["doctor", *PRODUCTION, "--no-registries"])
     assert done.exit_code == 1
     assert "fake, namespace models, fleet h200-production" in done.stdout and "→" in done.stdout
