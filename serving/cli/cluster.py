@@ -16,7 +16,6 @@ from serving.cli.run import FleetFile, Json
 from serving.kubernetes import checks, cluster, facts, helm, rendered
 from serving.kubernetes.checks import LEAST_KUBERNETES
 from serving.kubernetes.finding import Finding
-from serving.kubernetes.registries import Registries
 
 Context = Annotated[str | None, typer.Option(
     "--context", help="Context of the kubeconfig; default: its current one.", show_default=False)]
@@ -44,6 +43,8 @@ def doctor(
 
     Changes nothing there, and pulls nothing. Exits with 1 when something is wrong.
     """
+    from serving.kubernetes.registries import Registries  # with its HTTP client, which other commands start without
+
     path, fleet = load(file)
     warn_of_paths(fleet)
     there = cluster.connect(context, namespace)

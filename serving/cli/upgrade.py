@@ -77,6 +77,8 @@ def upgrade(
         show(told, diff)
     if plan or not told.objects:
         return
+    if told.refused:
+        raise ConfigError(f"nothing was changed, for Kubernetes would refuse part of it: {'; '.join(told.refused)}")
     if not yes and not (sys.stdin.isatty() and typer.confirm("Go on?")):
         raise ConfigError("nothing was changed; say --yes to go on without being asked")
     helm.run(command, values)
@@ -96,6 +98,8 @@ def show(told: upgrades.Plan, diff: bool) -> None:
             console.print(f"    {line}", markup=False, highlight=False, soft_wrap=True)
     for effect in told.effects:
         console.print(f"→ {effect}", markup=False, highlight=False)
+    for refusal in told.refused:
+        console.print(f"✗ {refusal}", markup=False, highlight=False)
 
 
 def follow(there: Cluster, name: str, seconds: float, say: Callable[[str], None],

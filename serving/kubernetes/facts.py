@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from serving.errors import ClusterError, ClusterUnreachable, NotServed
 from serving.kubernetes import imagenames, kinds
 from serving.kubernetes.cluster import Cluster, Doc
 from serving.kubernetes.kinds import Kind
-from serving.kubernetes.registries import Registries, Told
+
+if TYPE_CHECKING:
+    from serving.kubernetes.registries import Registries, Told
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
-from serving.kubernetes import rendered
+from serving.kubernetes import frozen, rendered
 
 Doc = dict[str, Any]
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -40,10 +40,12 @@ class ObjectChange:
 
 @dataclass(frozen=True)
 class Plan:
-    """All of it. `effects`: what happens to what runs, in sentences."""
+    """All of it. `effects`: what happens to what runs, in sentences; `refused`: what the cluster will not take, with
+    what to do about it."""
 
     objects: tuple[ObjectChange, ...]
     effects: tuple[str, ...]
+    refused: tuple[str, ...] = ()
 
 
 def plan(before: list[Doc], after: list[Doc]) -> Plan:
@@ -55,7 +57,9 @@ def plan(before: list[Doc], after: list[Doc]) -> Plan:
             objects.append(ObjectChange(*key, "new"))
         elif old[key] != doc:
             objects.append(ObjectChange(*key, "changed", tuple(difference(old[key], doc))))
-    return Plan(tuple(objects), tuple(_effects(old, new)))
+    refused = (_refusal(doc, paths) for key, doc in new.items()
+               if key in old and (paths := frozen.touched(old[key], doc)))
+    return Plan(tuple(objects), tuple(_effects(old, new)), tuple(refused))
 
 
 def difference(before: Doc, after: Doc) -> Iterator[str]:
@@ -73,6 +77,16 @@ def difference(before: Doc, after: Doc) -> Iterator[str]:
                 a.splitlines(), b.splitlines(), lineterm="", n=0))[2:] if not line.startswith("@@"))
         else:
             yield f"{path}: {_shown(a)} → {_shown(b)}"
+
+
+def _refusal(doc: Doc, paths: list[str]) -> str:
+    kind, name = rendered.key(doc)
+    fix = {"StatefulSet": f"`kubectl delete statefulset {name} --cascade=orphan` before leaves pod and volume alone",
+           "PersistentVolumeClaim": "keep it as it was, or name another by existingClaim"}.get(
+               kind, f"give it another name, or `kubectl delete {kind.lower()} {name}` before")
+    if kind == "Job" and "-loadtest-" in name:
+        fix = "a run that was made stays what it is: give the next one another loadtest.name"
+    return f"{kind} {name}: {', '.join(paths)} cannot change; {fix}"
 
 
 def _effects(old: Mapping[tuple[str, str], Doc], new: Mapping[tuple[str, str], Doc]) -> Iterator[str]:

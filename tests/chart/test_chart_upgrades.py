@@ -20,6 +20,7 @@ from chart_fleets import loaded
 from chart_rig import CHART, ROOT, Doc, one, rendered_text
 
 from serving.cli.render import as_yaml, fleet_values
+from serving.kubernetes import upgrades
 from serving.kubernetes.values import merged
 
 PRODUCTION = yaml.safe_load((ROOT / "deployments" / "fleets" / "h200-production.yaml").read_text())
@@ -128,9 +129,14 @@ def test_whether_a_model_may_sleep_is_told_to_gateways(before: list[Doc], tmp_pa
      {"model-second", "gateway", EXPORTER, "prefetch"}),
     (lambda f, p: f["gateway"].update(replicas=5), {EXPORTER}),
     (lambda f, p: p["image"].update(tag="0.1.1-gpu"), {"cluster", EXPORTER, "prefetch"}),
+    (lambda f, p: p.update(commonLabels={"team": "x"}), {"cluster", EXPORTER, "prefetch"}),
+    (lambda f, p: p["image"].update(pullSecrets=["another"]), {"cluster", EXPORTER, "prefetch"}),
     (lambda f, p: p["workerGroups"]["h200"].update(annotations={"a": "b"}), {"cluster"}),
     (lambda f, p: p.update(ray={"env": {"RAY_x": "1"}}), {"cluster"}),
     (lambda f, p: p["httpRoute"].update(hostnames=["other.example.com"]), set()),
-], ids=["tenant", "slo", "engine", "revision", "new-model", "gateways", "image", "pods", "environment", "route"])
+], ids=["tenant", "slo", "engine", "revision", "new-model", "gateways", "image", "labels", "pull-secret", "pods",
+        "environment", "route"])
 def test_what_restarts(before: list[Doc], tmp_path: Path, change: Change, what: set[str]) -> None:
-    assert restarts(before, installed(tmp_path, change)) == what
+    after = installed(tmp_path, change)
+    assert restarts(before, after) == what
+    assert not upgrades.plan(before, after).refused, "and nothing of it is what Kubernetes lets no one change"

@@ -27,7 +27,7 @@ from typer.testing import CliRunner
 from serving.cli import upgrade
 from serving.cli.main import app
 from serving.errors import AlreadyThere, ChangedMeanwhile, ClusterError, NotAllowed, NotServed, TooOld
-from serving.kubernetes import helm, kinds, nodeprices, rendered
+from serving.kubernetes import frozen, helm, kinds, nodeprices, rendered
 from serving.kubernetes.checks import LEAST_KUBERNETES
 from serving.kubernetes.cluster import MANAGER, Cluster
 from serving.kubernetes.watching import watch
@@ -36,6 +36,8 @@ from serving.plan import Changes, fleet
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm/flotilla"
 LAPTOP = CHART / "ci/laptop-kind-values.yaml"
+SPOT = CHART / "ci/spot-mix-values.yaml"
+VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
 Doc = dict[str, Any]
 
 
@@ -206,7 +208,7 @@ def test_prices_follow_a_node(cluster: Cluster) -> None:
     assert (last.what, last.node.usd_per_hour) == ("goes", {"h100": 2.12})
 
 
-@pytest.mark.parametrize("values", sorted((CHART / "ci").glob("*-values.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("values", VALUES, ids=lambda p: p.stem)
 def test_every_rendered_object_is_taken(values: Path, api: ApiServer) -> None:
     """By server-side apply without leaving anything: fields, definitions and admission are the server's own."""
     docs, left_out = rendered_here(api, values, "tried"), []
@@ -222,8 +224,11 @@ def test_every_rendered_object_is_taken(values: Path, api: ApiServer) -> None:
                     + ", ".join(sorted(set(left_out))))
 
 
-def test_applied_twice_is_applied_once(api: ApiServer) -> None:
-    docs = rendered_here(api, LAPTOP, "twice")
+@pytest.mark.parametrize("values", VALUES if REAL else [LAPTOP], ids=lambda p: p.stem)
+def test_applied_twice_is_applied_once(values: Path, api: ApiServer) -> None:
+    if values != LAPTOP and api.acts:
+        pytest.skip("controllers would begin to act on it; an API server without any does this")
+    docs = rendered_here(api, values, "twice")
     api.needs(*docs)
     first = [api.cluster.apply(doc) for doc in docs]
     try:
@@ -235,6 +240,57 @@ def test_applied_twice_is_applied_once(api: ApiServer) -> None:
     finally:
         for doc in reversed(docs):
             api.cluster.delete(api.cluster.kind_of(doc), name_of(doc))
+
+
+def still(kind: str, **spec: Any) -> Doc:
+    """An object that runs nothing."""
+    labels = {"contract": "still"}
+    pod = {"metadata": {"labels": labels}, "spec": {"restartPolicy": "Never" if kind == "Job" else "Always",
+                                                    "containers": [{"name": "c", "image": "example.com/none:1"}]}}
+    told = {"template": pod} | ({"suspend": True} if kind == "Job" else {"selector": {"matchLabels": labels},
+                                                                          "replicas": 0})
+    told |= {"serviceName": "still"} if kind == "StatefulSet" else {}
+    return {"apiVersion": "batch/v1" if kind == "Job" else "apps/v1", "kind": kind,
+            "metadata": {"name": f"still-{uuid.uuid4().hex[:6]}"}, "spec": told | spec}
+
+
+def claim(size: str) -> Doc:
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": f"still-{uuid.uuid4().hex[:6]}"},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}},
+                     "storageClassName": "contract-none"}}
+
+
+@pytest.mark.parametrize(("doc", "path", "value", "refused"), [
+    (still("Job"), "spec.template.spec.containers", [{"name": "c", "image": "example.com/none:2"}], "spec.template"),
+    (still("Job", completions=1), "spec.completions", 2, "spec.completions"),
+    (still("Job"), "spec.parallelism", 0, ""),
+    (still("StatefulSet"), "spec.serviceName", "other", "spec.serviceName"),
+    (still("StatefulSet"), "spec.template.spec.containers", [{"name": "c", "image": "example.com/none:2"}], ""),
+    (still("Deployment"), "spec.selector.matchLabels", {"other": "x"}, "spec.selector"),
+    (still("Deployment"), "spec.replicas", 0, ""),
+    (claim("2Gi"), "spec.storageClassName", "contract-other", "spec.storageClassName"),
+    (claim("2Gi"), "spec.resources.requests.storage", "1Gi", "spec.resources.requests.storage"),
+], ids=["job-pod", "job-size", "job-pods", "set-service", "set-pod", "selector", "replicas", "class", "smaller"])
+def test_what_may_not_change_is_refused_as_upgrades_foretell(cluster: Cluster, doc: Doc, path: str, value: Any,
+                                                             refused: str) -> None:
+    after = copy.deepcopy(doc)
+    *above, last = path.split(".")
+    at = after
+    for key in above:
+        at = at[key]
+    at[last] = value
+    if path.endswith("matchLabels"):
+        after["spec"]["template"]["metadata"]["labels"] = value
+    assert frozen.touched(doc, after) == ([refused] if refused else [])
+    cluster.apply(doc)
+    try:
+        if not refused:
+            cluster.apply(after)
+        else:
+            with pytest.raises(ClusterError, match="answered 422: .* is invalid: spec"):
+                cluster.apply(after)
+    finally:
+        cluster.delete(cluster.kind_of(doc), name_of(doc))
 
 
 def test_a_field_that_the_definition_does_not_know_is_refused(api: ApiServer) -> None:
@@ -261,7 +317,7 @@ def test_helm_installs_upgrades_rolls_back_and_takes_away(api: ApiServer, monkey
         told = CliRunner().invoke(app, ["upgrade", str(ROOT / "deployments/fleets/laptop.yaml"), "-f",
                                         str(CHART / "ci/overlays/laptop-kind.yaml"), "--plan",
                                         "--chart", str(CHART), "-n", api.namespace, "--json"])
-        assert json.loads(told.stdout) == {"objects": [], "effects": []}, told.output
+        assert json.loads(told.stdout) == {"objects": [], "effects": [], "refused": []}, told.output
         helm.run(["upgrade", *where, "--set", "gateways.replicas=2"])
         assert gateways(cluster) == 2
         assert cluster.get(*exporter)["spec"] == before["spec"], "what is not concerned stays as it is"
@@ -273,8 +329,53 @@ def test_helm_installs_upgrades_rolls_back_and_takes_away(api: ApiServer, monkey
     assert eventually(lambda: gone(cluster.get(*exporter)) and gone(cluster.get(kinds.RAY_SERVICES, "flotilla")))
 
 
+def test_helm_upgrades_from_each_fleet_to_the_next(api: ApiServer) -> None:
+    """Between the most different values that there are: fields that are new, that go, that may not change."""
+    if api.acts:
+        pytest.skip("controllers would begin to act on it; an API server without any does this")
+    chart, where = ["flotilla", str(CHART)], ["-n", api.namespace, *api.helm_options]
+    files = [SPOT, LAPTOP] if api.fake else [*VALUES, VALUES[0]]
+    api.needs(*itertools.chain(*(rendered_here(api, v, "flotilla") for v in files)))
+    helm.run(["install", *chart, *where, "-f", str(files[0])])
+    try:
+        for values in files[1:]:
+            helm.run(["upgrade", *chart, *where, "-f", str(values)])
+            said = rendered.ray_service(rendered_here(api, values, "flotilla"))["spec"]
+            assert api.cluster.get(kinds.RAY_SERVICES, "flotilla")["spec"]["serveConfigV2"] == said["serveConfigV2"]
+    finally:
+        helm.run(["uninstall", "flotilla", "-n", api.namespace])
+
+
+def test_the_charts_account_may_follow_nodes_and_nothing_else(api: ApiServer) -> None:
+    """By the server's own word. Pods look up their nodes' prices; the tests' own server knows no rights of others."""
+    docs = rendered_here(api, SPOT, "rights")
+    reviews = kinds.Kind("authorization.k8s.io/v1", "subjectaccessreviews", "SubjectAccessReview", namespaced=False)
+    wanted = [d for d in docs if d["kind"] == "ServiceAccount" or d["apiVersion"].startswith("rbac.")]
+    api.needs(*wanted, {"apiVersion": reviews.api, "kind": reviews.kind})
+    account = next(d["subjects"][0]["name"] for d in wanted if d["kind"] == "ClusterRoleBinding")
+
+    def may(verb: str, resource: str, namespace: str = "") -> bool:
+        spec = {"user": f"system:serviceaccount:{api.namespace}:{account}", "resourceAttributes": {
+            "verb": verb, "resource": resource} | ({"namespace": namespace} if namespace else {})}
+        told = api.cluster.create(reviews, {"apiVersion": reviews.api, "kind": reviews.kind, "spec": spec})
+        return bool(told["status"].get("allowed"))
+
+    for doc in wanted:
+        api.cluster.apply(doc)
+    try:
+        assert eventually(lambda: may("watch", "nodes")) and may("list", "nodes") and may("get", "nodes")
+        refused = [("patch", "nodes"), ("get", "secrets"), ("create", "pods"), ("list", "configmaps"), ("get", "pods")]
+        assert not [(v, r) for v, r in refused if may(v, r) or may(v, r, api.namespace)]
+    finally:
+        for doc in wanted:
+            api.cluster.delete(api.cluster.kind_of(doc), name_of(doc))
+
+
 def test_a_fleet_serves(api: ApiServer, tmp_path: Path) -> None:
     files = [f for f in os.environ.get("CONTRACT_VALUES", "").split(":") if f]
+    if not api.fake and not api.acts:
+        pytest.skip("no controllers and no nodes here, so that no pod comes: a running fleet, `helm test` and a load "
+                    "test are left to a cluster")
     if api.fake or not files:
         pytest.skip("CONTRACT_VALUES is not set: no fleet is waited for")
     seconds = float(os.environ.get("CONTRACT_WAIT_S", "1800"))
@@ -295,7 +396,7 @@ def test_a_fleet_serves(api: ApiServer, tmp_path: Path) -> None:
 def test_doctor_says_what_it_lacks(api: ApiServer) -> None:
     done = CliRunner().invoke(app, ["doctor", str(ROOT / "deployments/fleets/laptop.yaml"), "-f",
                                     str(CHART / "ci/overlays/laptop-kind.yaml"), "--chart", str(CHART), "-n",
-                                    api.namespace, "--json"])
+                                    api.namespace, "--no-registries", "--json"])
     assert done.exit_code in (0, 1), done.output
     findings = {f["check"] for f in json.loads(done.stdout)["findings"]}
     assert {"Kubernetes", "rights", "KubeRay", "definitions", "nodes", "images", "DNS"} <= findings

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from serving.cli import upgrade
 from serving.cli.main import app
+from serving.errors import ConfigError, FlotillaError
 from serving.kubernetes import helm, rendered, upgrades
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,6 +152,26 @@ def test_effects_of_applications() -> None:
     assert "the gateways' application restarts, one after" in serve(lambda apps: apps[-1]["args"].update(digest="x"))
     assert "none restarts" in serve(lambda apps: apps[0]["deployments"][0].update(autoscaling_config={}))
     assert "the model new comes" in serve(lambda apps: apps.append(apps[0] | {"name": "model-new"}))
+
+
+def test_what_kubernetes_would_refuse_is_told_before_helm_is_asked(kuberay: KubeRay, server: FakeKubernetes,
+                                                                  tmp_path: Path) -> None:
+    fleet, over = changed(tmp_path, lambda told: None), tmp_path / "run.yaml"
+    run_ = {"enabled": True, "apiKey": "key", "scenario": "name: x\n"}
+    over.write_text(yaml.safe_dump({"loadtest": run_}))
+    done = run(fleet, "-f", str(over), "--yes", "--wait", "0")
+    assert done.exit_code == 0, (done.output, done.exception)
+    over.write_text(yaml.safe_dump({"loadtest": run_ | {"workers": 2}, "gateways": {"replicas": 2}}))
+    (before,) = server.objects.of("RayService")
+    done = run(fleet, "-f", str(over), "--yes", "--wait", "0")
+    assert isinstance(done.exception, ConfigError)
+    assert "Job flotilla-loadtest-mix: spec.template cannot change; a run that was made stays what it is: give the " \
+        "next one another loadtest.name" in str(done.exception)
+    assert "✗ Job flotilla-loadtest-mix" in done.stdout
+    assert server.objects.of("RayService") == [before]
+    with pytest.raises(FlotillaError, match="is invalid: spec.template"):  # as Helm would have found out in the middle
+        helm.run(["upgrade", "flotilla", str(CHART), "-n", "models", "--reuse-values", "--set", "loadtest.workers=2",
+                  "--disable-openapi-validation"])
 
 
 def test_secrets_are_not_shown() -> None:

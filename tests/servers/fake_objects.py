@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from serving.kubernetes import frozen
 from serving.kubernetes.definitions import unknown_fields
 
 Doc = dict[str, Any]
@@ -225,6 +226,10 @@ class Objects:
         if what == "MODIFIED" and before == doc | {"metadata": doc["metadata"] | {
                 "resourceVersion": before["metadata"]["resourceVersion"]}}:
             return copied(before)  # nothing changed, so that nothing is told
+        if what == "MODIFIED" and (paths := frozen.touched(before, doc)):
+            served = self.served[resource]
+            raise Refused(422, "Invalid", f'{served.kind}{f".{served.group}" if served.group else ""} "{key[1]}" is '
+                          f"invalid: {paths[0]}: Invalid value: field is immutable", {"name": key[1]})
         self._version += 1
         doc["metadata"]["resourceVersion"] = str(self._version)
         self._docs[resource][key] = doc
