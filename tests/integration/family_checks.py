@@ -10,6 +10,7 @@ import base64
 import json
 import math
 import struct
+import traceback
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -296,7 +297,8 @@ def run(asked: Asked, check: str) -> str:
         _CHECKS[check](asked)
     except Exception as error:  # a check that breaks has failed, whatever broke
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return f"{type(error).__name__}: {lines[0][:300] if lines else 'no reason given'}"
+        at = traceback.extract_tb(error.__traceback__)[-1].line  # an assert says no more than its line
+        return f"{type(error).__name__}: {lines[0][:300] if lines else at}"
     return ""
 
 
