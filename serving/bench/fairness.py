@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ TARGET = 1.5  # the modest tenant's p99 TTFT beside the greedy one, over its own
 _LEAD_S = 4.0  # that the greedy one is there before
 _YIELDS = 10  # niceness of the greedy one's load generator: what sending costs is no part of what is measured
 _TENANTS = ("modest", "greedy")
+Record = dict[str, Any]  # of one request, as a load test writes it
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,10 @@ def measure(plan: FairnessPlan, say: Say) -> dict[str, Any]:
     finally:
         keep_logs(folder, plan.state_dir)
         shutil.rmtree(folder, ignore_errors=True)
-    rounds.sort(key=lambda found: found["ratio"])
     told = asdict(plan) | {"state_dir": ""}
-    return {"machine": machine(), "plan": told, "target": TARGET, **rounds[len(rounds) // 2],
-            "ratios": [found["ratio"] for found in rounds]}
+    every = {name: [record for found in rounds for record in found[name]] for name in ("alone", "beside", "greedy")}
+    return {"machine": machine(), "plan": told, "target": TARGET, **held_together(every),
+            "ratios": [held_together(found)["ratio"] for found in rounds]}
 
 
 def _launch(place: Place, plan: FairnessPlan) -> tuple[Launch, dict[str, str]]:
@@ -88,8 +89,8 @@ def _launch(place: Place, plan: FairnessPlan) -> tuple[Launch, dict[str, str]]:
 
 
 def _round(url: str, secrets: dict[str, str], folder: Path, plan: FairnessPlan, number: int,
-           say: Say) -> dict[str, Any]:
-    """The modest tenant alone and beside the other, with the same arrivals."""
+           say: Say) -> dict[str, list[Record]]:
+    """What the modest tenant met alone and beside the other, with the same arrivals, and what the other did."""
     say(f"round {number + 1} of {plan.rounds}: the modest tenant alone")
     with _locust(url, secrets["modest"], folder / "alone", plan, plan.rate, plan.duration_s, number) as alone:
         alone.wait()
@@ -99,7 +100,12 @@ def _round(url: str, secrets: dict[str, str], folder: Path, plan: FairnessPlan, 
         time.sleep(_LEAD_S)
         with _locust(url, secrets["modest"], folder / "beside", plan, plan.rate, plan.duration_s, number) as beside:
             beside.wait()
-    rows = {name: seen(folder / name / "records.jsonl") for name in ("alone", "beside", "greedy")}
+    return {name: read(folder / name / "records.jsonl") for name in ("alone", "beside", "greedy")}
+
+
+def held_together(records: Mapping[str, list[Record]]) -> dict[str, Any]:
+    """What each met, and the modest tenant's p99 beside the other over its p99 alone. Raises: BadLoad."""
+    rows = {name: seen(found) for name, found in records.items()}
     return rows | {"ratio": round(rows["beside"]["ttft_ms"]["p99"] / rows["alone"]["ttft_ms"]["p99"], 3)}
 
 
@@ -134,25 +140,25 @@ def _locust(url: str, key: str, folder: Path, plan: FairnessPlan, rate: float, d
         child.wait()
 
 
-def seen(records: Path) -> dict[str, Any]:
-    """What one tenant's requests met, from a load test's raw records. Raises: BadLoad when none was answered."""
-    ttft, errors, sent = [], Counter[str](), 0
+def read(records: Path) -> list[Record]:
+    """A load test's raw records, its warm-up left out. Raises: BadLoad when there are none."""
     try:
-        lines = records.read_text().splitlines()
+        found = [json.loads(line) for line in records.read_text().splitlines()]
     except OSError:
-        raise BadLoad(f"a load generator left nothing: {_last_words(records.parent)}") from None
-    for line in lines:
-        record = json.loads(line)
-        if record["warmup"]:
-            continue
-        sent += 1
-        if record["error"] is not None:
-            errors[record["error"]["kind"]] += 1
-        elif record["first_content"] is not None:
-            ttft.append(record["first_content"] - record["sent"])
+        found = []
+    if found := [record for record in found if not record["warmup"]]:
+        return found
+    raise BadLoad(f"a load generator left nothing: {_last_words(records.parent)}")
+
+
+def seen(records: Sequence[Record]) -> dict[str, Any]:
+    """What one tenant's requests met. Raises: BadLoad when none was answered."""
+    errors = Counter(record["error"]["kind"] for record in records if record["error"] is not None)
+    ttft = [record["first_content"] - record["sent"] for record in records
+            if record["error"] is None and record["first_content"] is not None]
     if not ttft:
-        raise BadLoad(f"none of {sent} requests was answered ({dict(errors)}): {_last_words(records.parent)}")
-    return {"sent": sent, "answered": len(ttft), "errors": dict(errors),
+        raise BadLoad(f"none of {len(records)} requests was answered: {dict(errors)}")
+    return {"sent": len(records), "answered": len(ttft), "errors": dict(errors),
             "ttft_ms": {f"p{q}": round(percentile(ttft, q) * 1e3, 2) for q in (50, 90, 99)}}
 
 

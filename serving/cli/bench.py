@@ -272,7 +272,8 @@ def show_fairness(report: dict[str, Any]) -> None:
         *(f"{row['ttft_ms'][q]:.1f}" for q in ("p50", "p90", "p99"))) for name, says in names.items()
         for row in (report[name],)])
     verdict = "[green]within[/]" if report["ratio"] <= report["target"] else "[red]above[/]"
-    console.print(f"p99 beside the greedy tenant over p99 alone: [bold]{report['ratio']:.2f}[/], {verdict} the "
+    rounds = f" (its rounds: {', '.join(f'{r:.2f}' for r in report['ratios'])})" if len(report["ratios"]) > 1 else ""
+    console.print(f"p99 beside the greedy tenant over p99 alone: [bold]{report['ratio']:.2f}[/]{rounds}, {verdict} the "
                   f"{report['target']:g} it may be.", highlight=False, soft_wrap=True)
 
 

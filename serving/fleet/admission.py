@@ -24,6 +24,7 @@ _LEARN = 0.2  # how much one request changes what its tenant's are taken to be
 _TENANTS = 1_000
 _LATELY_S = 60.0  # a tenant that was here so long ago may come again
 _FEW_SEATS, _SPARE_PART = 4, 16  # of so few seats none is kept free; of more, one in so many, at least one
+_MOST_PART = 4  # and one in so many at most, however many others have lately used
 
 
 class Weights(Protocol):
@@ -147,13 +148,15 @@ class Crowd:
     """Who is at a model, of late or still being answered, and who holds more than its part of the seats meanwhile.
 
     A fair queue alone lets a tenant wait for the next seat that another's long answers leave. So where several tenants
-    are about, the last seats of each replica are not for one that has its part already: whoever has less finds one.
+    are about, the last seats of each replica are not for one that has its part already: whoever has less finds one. How
+    many that are is what the others have lately held at once, beyond what they hold now.
     """
 
     def __init__(self, weights: Weights | Mapping[str, float]) -> None:
         self._weights = weights
         self._seen: dict[str, float] = {}
         self._held: dict[str, int] = {}
+        self._most: dict[str, tuple[int, int, int]] = {}  # held at once: a half of _LATELY_S, most in it and before
 
     def came(self, tenant: str, now: float) -> None:
         """A request of this tenant is here."""
@@ -161,9 +164,14 @@ class Crowd:
             self._forget(now)
         self._seen[tenant] = now
 
-    def took(self, tenant: str) -> None:
+    def took(self, tenant: str, now: float) -> None:
         """It has a seat."""
-        self._held[tenant] = self._held.get(tenant, 0) + 1
+        held = self._held[tenant] = self._held.get(tenant, 0) + 1
+        half = _half(now)
+        known, most, before = self._most.get(tenant, (half, 0, 0))
+        if known != half:
+            most, before = 0, most if known == half - 1 else 0
+        self._most[tenant] = half, max(most, held), before
 
     def left(self, tenant: str) -> None:
         """And gave it back."""
@@ -175,12 +183,22 @@ class Crowd:
 
     def spare(self, tenant: str, seats: int, capacity: int, now: float) -> int:
         """Seats of each replica, of `seats`, that are not for this tenant now. `capacity`: all replicas' seats."""
-        return spare_seats(seats) if self.over((tenant,), capacity, now) else 0
+        return self.kept(seats, capacity, now) if self.over((tenant,), capacity, now) else 0
+
+    def kept(self, seats: int, capacity: int, now: float) -> int:
+        """Seats of each replica, of `seats`, that are for those only who hold less than their part of all."""
+        least = spare_seats(seats)
+        if not least or capacity <= 0:
+            return least
+        here = self._here(now)
+        total = sum(map(self._weight, here))
+        wanted = sum(max(0, min(self._lately(t, now), int(capacity * self._weight(t) / total)) - self._held.get(t, 0))
+                     for t in here)
+        return max(least, min(-(-wanted * seats // capacity), seats // _MOST_PART))
 
     def over(self, tenants: Iterable[str], capacity: int, now: float) -> set[str]:
         """Those of the tenants that hold their part of all replicas' seats, while others are about."""
-        self._forget(now)
-        here = self._seen.keys() | self._held.keys()  # who is being answered is here, however long ago it came
+        here = self._here(now)
         if len(here) < 2:
             return set()
         total = sum(map(self._weight, here))
@@ -192,16 +210,31 @@ class Crowd:
                 found.add(tenant)
         return found
 
+    def _here(self, now: float) -> set[str]:
+        self._forget(now)
+        return self._seen.keys() | self._held.keys()  # who is being answered is here, however long ago it came
+
+    def _lately(self, tenant: str, now: float) -> int:
+        """The most seats that it held at once in the last _LATELY_S / 2 to _LATELY_S."""
+        known, most, before = self._most.get(tenant, (0, 0, 0))
+        late = _half(now) - known
+        return max(most, before) if late <= 0 else most if late == 1 else 0
+
     def _forget(self, now: float) -> None:
         if self._seen and min(self._seen.values()) < now - _LATELY_S:
             self._seen = {t: at for t, at in self._seen.items() if at >= now - _LATELY_S}
+            self._most = {t: most for t, most in self._most.items() if t in self._seen or t in self._held}
 
     def _weight(self, tenant: str) -> float:
         return self._weights.get(tenant, 1.0)
 
 
+def _half(now: float) -> int:
+    return int(now // (_LATELY_S / 2))
+
+
 def spare_seats(seats: int) -> int:
-    """Of a replica's seats, those that are kept for who has fewer."""
+    """Of a replica's seats, the fewest that are kept for who has less than its part; 0: none ever."""
     return 0 if seats < _FEW_SEATS else max(1, seats // _SPARE_PART)
 
 

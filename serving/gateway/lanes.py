@@ -62,7 +62,7 @@ class Lane:
         self._limits, self._directory, self._meter = limits, directory, meter
         self._balancer = Balancer(spec.routing, max(1, -(-seats // share)))
         self._queue: FairQueue[_Waiter] = FairQueue(limits.max_queue, weights)
-        self._crowd, self._spares = Crowd(weights), spare_seats(self._balancer.seats)
+        self._crowd, self._spares = Crowd(weights), spare_seats(self._balancer.seats) > 0
         self._drain = DrainRate()
         self._seen: object = None
         self._absent = 0  # requests that wait for a first replica
@@ -117,14 +117,14 @@ class Lane:
         if len(self._queue):
             return None
         over = bool(self._over((tenant,)))
-        replica = self._choose(key, exclude, adapter, self._spares if over else 0)
+        replica = self._choose(key, exclude, adapter, self._kept() if over else 0)
         return None if replica is None else self.at(replica, adapter, tenant, over=over)
 
     def at(self, replica: Replica, adapter: int | None = None, tenant: str = "", charged: float = 0.0,
            factor: float = 1.0, over: bool = False) -> Place:
         """A seat at this replica, full or not."""
         self._balancer.begin(replica.replica_id, adapter)
-        self._crowd.took(tenant)
+        self._crowd.took(tenant, self._loop.time())
         self._meter.begin(self.model)
         return Place(self.model, replica, adapter, tenant, charged, factor, over=over)
 
@@ -139,6 +139,10 @@ class Lane:
         if not self._spares or 2 * self._balancer.in_flight() < self._balancer.capacity():
             return set()
         return self._crowd.over(tenants, self.balancer.capacity(), self._loop.time())
+
+    def _kept(self) -> int:
+        """Seats of each replica that are not for those."""
+        return self._crowd.kept(self._balancer.seats, self.balancer.capacity(), self._loop.time())
 
     async def enter(self, tenant: str, key: int | None, exclude: Collection[str] = (), adapter: int | None = None,
                     priority: Priority = "standard", patience_s: float = math.inf, size: int = 0) -> Place:
@@ -274,13 +278,15 @@ class Lane:
         """Give free seats to those who wait."""
         while len(self._queue) and self._choose(None) is not None:
             over = self._over(self._queue.tenants())
-            found = self._queue.serve(over if over and self._choose(None, spare=self._spares) is None else ())
+            kept = self._kept() if over else 0
+            found = self._queue.serve(over if over and self._choose(None, spare=kept) is None else ())
             if found is None:
                 return  # what is free is kept for others
             waiter, is_over = found.item, found.tenant in over
             # one has a seat, so this finds one
-            replica = None if waiter.seat.done() else self._choose(waiter.key, (), waiter.adapter,
-                                                                   self._spares if is_over else 0)
+            replica = None
+            if not waiter.seat.done():
+                replica = self._choose(waiter.key, (), waiter.adapter, kept if is_over else 0)
             if replica is not None:
                 waiter.seat.set_result(self.at(replica, waiter.adapter, found.tenant, found.charged, found.factor,
                                                is_over))

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from serving.bench import fairness
 from serving.bench.client import BadLoad
-from serving.bench.fairness import FairnessPlan, scenario, seen
+from serving.bench.fairness import FairnessPlan, held_together, read, scenario, seen
 from serving.cli.main import app
 
 
@@ -23,8 +23,8 @@ def written(folder: Path, *rows: dict) -> Path:
 
 
 def test_records_become_percentiles_and_errors_are_counted(tmp_path: Path) -> None:
-    found = seen(written(tmp_path, {}, {"first_content": 1.03}, {"warmup": True, "first_content": 9.0},
-                         {"error": {"kind": "http_429", "detail": ""}, "first_content": None}))
+    found = seen(read(written(tmp_path, {}, {"first_content": 1.03}, {"warmup": True, "first_content": 9.0},
+                              {"error": {"kind": "http_429", "detail": ""}, "first_content": None})))
     assert (found["sent"], found["answered"], found["errors"]) == (3, 2, {"http_429": 1})
     assert found["ttft_ms"]["p50"] == 20.0
 
@@ -32,9 +32,17 @@ def test_records_become_percentiles_and_errors_are_counted(tmp_path: Path) -> No
 def test_a_run_without_answers_is_none(tmp_path: Path) -> None:
     (tmp_path / "locust.log").write_text("nothing answers")
     with pytest.raises(BadLoad, match="nothing answers"):
-        seen(written(tmp_path))
+        read(written(tmp_path))
     with pytest.raises(BadLoad, match="it never began"):
-        seen(tmp_path / "none" / "records.jsonl")
+        read(tmp_path / "none" / "records.jsonl")
+    with pytest.raises(BadLoad, match=r"none of 1 requests was answered: \{'http_429': 1\}"):
+        seen(read(written(tmp_path, {"error": {"kind": "http_429", "detail": ""}})))
+
+
+def test_all_rounds_requests_make_one_ratio(tmp_path: Path) -> None:
+    alone, beside = ([{"sent": 0.0, "first_content": at / 1e3, "error": None} for at in range(low, low + 100)]
+                     for low in (1, 101))
+    assert held_together({"alone": alone, "beside": beside, "greedy": alone})["ratio"] == pytest.approx(2.01, abs=0.02)
 
 
 def test_the_load_generator_takes_the_scenario(tmp_path: Path) -> None:

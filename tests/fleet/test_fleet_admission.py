@@ -205,7 +205,7 @@ def test_who_has_its_part_leaves_a_seat_while_others_are_about() -> None:
     crowd = Crowd({"b": 3.0})
     crowd.came("a", 0.0)
     for _ in range(8):
-        crowd.took("a")
+        crowd.took("a", 0.0)
     assert crowd.spare("a", 8, 8, 1.0) == 0  # alone
     crowd.came("b", 1.0)
     assert crowd.spare("a", 8, 8, 2.0) == 1 and crowd.spare("a", 64, 64, 2.0) == 0 and crowd.spare("b", 8, 8, 2.0) == 0
@@ -214,7 +214,7 @@ def test_who_has_its_part_leaves_a_seat_while_others_are_about() -> None:
     for _ in range(7):
         crowd.left("a")
     assert crowd.spare("a", 8, 8, 3.0) == 0  # below its quarter of 8
-    crowd.took("a")
+    crowd.took("a", 3.0)
     assert crowd.spare("a", 8, 8, 3.0) == 1
     assert crowd.spare("a", 8, 8, 100.0) == 0  # b has long been gone
 
@@ -222,14 +222,34 @@ def test_who_has_its_part_leaves_a_seat_while_others_are_about() -> None:
 def test_who_is_still_being_answered_is_about_however_long_ago_it_came() -> None:
     crowd = Crowd({})
     crowd.came("a", 0.0)
-    crowd.took("a")
+    crowd.took("a", 0.0)
     crowd.came("b", 500.0)
     for _ in range(6):
-        crowd.took("b")
+        crowd.took("b", 500.0)
     assert crowd.spare("b", 8, 8, 500.0) == 1, "a's long stream runs"
     assert crowd.over(("a", "b"), 8, 900.0) == {"b"}, "and neither has come for a while"
     crowd.left("a")
     assert crowd.spare("b", 8, 8, 500.0) == 0 and crowd.over(("b",), 8, 900.0) == set()
+
+
+def test_as_many_seats_are_kept_as_others_have_lately_held_at_once() -> None:
+    crowd = Crowd({})
+    crowd.came("modest", 0.0)
+    for at in range(3):
+        crowd.took("modest", float(at))
+    for _ in range(3):
+        crowd.left("modest")
+    crowd.came("greedy", 5.0)
+    for _ in range(8):
+        crowd.took("greedy", 5.0)
+    assert crowd.spare("greedy", 16, 16, 6.0) == 3 and crowd.spare("modest", 16, 16, 6.0) == 0
+    assert crowd.spare("greedy", 8, 8, 6.0) == 2, "a quarter of the seats at most"
+    assert crowd.spare("greedy", 8, 16, 6.0) == 2, "one and a half of each replica"
+    crowd.took("modest", 6.0)
+    assert crowd.spare("greedy", 16, 16, 7.0) == 2, "it holds one of the three"
+    crowd.left("modest")
+    crowd.came("modest", 80.0)
+    assert crowd.spare("greedy", 16, 16, 80.0) == 1, "that it held three at once is long ago"
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=60), st.integers(4, 40))
@@ -239,7 +259,7 @@ def test_someone_is_always_let_to_every_seat(events: list[tuple[str, bool]], sea
     for n, (tenant, takes) in enumerate(events):
         crowd.came(tenant, float(n))
         if takes and held.total() < seats:
-            crowd.took(tenant)
+            crowd.took(tenant, float(n))
             held[tenant] += 1
         elif held[tenant]:
             crowd.left(tenant)
