@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from serving import errors
@@ -24,6 +25,7 @@ EXIT: dict[type[errors.FlotillaError], int] = {
 EXIT_CODES = ("Exit codes: 0 done; 1 the answer is no (books do not add up, a load test failed); 2 wrong arguments or "
               "configuration; 3 a fleet runs already, or none does; 4 the fleet did not start; 130 interrupted.")
 
+_NO_WIDTH = 10_000
 console = Console()
 stderr = Console(stderr=True)
 
@@ -45,7 +47,8 @@ def as_json(value: Any) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """A table for people. A column whose name ends in '>' is right-aligned, one that ends in '!' is never folded."""
+    """A table for people. A column whose name ends in '>' is right-aligned, one that ends in '!' is never folded. In a
+    file or a pipe nothing is, unless COLUMNS says how wide it is."""
     shown = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for name in columns:
         number = name.endswith(">")
@@ -53,4 +56,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str |
                          no_wrap=number or name.endswith("!"))
     for row in rows:
         shown.add_row(*("" if cell is None else str(cell) for cell in row))
-    console.print(shown)
+    if console.is_terminal or "COLUMNS" in os.environ:
+        console.print(shown)
+        return
+    needed = Measurement.get(console, console.options.update(max_width=_NO_WIDTH), shown).maximum
+    Console(width=max(console.width, needed)).print(shown)

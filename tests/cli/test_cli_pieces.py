@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from serving.cli import output
 from serving.cli.load import context, window
 from serving.costs.figures import dollars
 from serving.fleet.catalogue import load
@@ -52,3 +54,15 @@ def test_a_failed_start_is_told_in_short() -> None:
     text = "The deployment failed 3 times.\nTraceback (most recent call last):\n  File x\nOSError: no such hub\n"
     assert _in_short(RuntimeError(text)) == "The deployment failed 3 times. … OSError: no such hub"
     assert _in_short(RuntimeError("")) == "RuntimeError"
+
+
+def test_a_table_in_a_pipe_is_as_wide_as_it_must_be(capsys: pytest.CaptureFixture[str],
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    words = "a row of many words that no one would fold in a file" * 4
+    output.table(["what", "how many>"], [(words, 1_000_000)])
+    assert f"{words}   1000000" in capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(output, "console", Console())
+    output.table(["what", "how many>"], [(words, 1_000_000)])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 40
