@@ -20,6 +20,8 @@ _HEARD = {"feature_extractor_type": "WhisperFeatureExtractor", "processor_class"
           "feature_size": 80, "sampling_rate": _RATE_HZ, "hop_length": 160, "chunk_length": _WINDOW_S, "n_fft": 400,
           "nb_max_frames": 3_000, "n_samples": _RATE_HZ * _WINDOW_S, "padding_side": "right", "padding_value": 0.0,
           "return_attention_mask": False}
+# As drawn, all of a sound weighs the same in every word, and every sound says the same.
+_LOUDER = {"encoder_attn.q_proj": 5, "encoder_attn.k_proj": 5, "encoder_attn.v_proj": 10, "encoder_attn.out_proj": 10}
 
 
 def make(folder: Path) -> Path:
@@ -41,8 +43,10 @@ def make(folder: Path) -> Path:
     config.dtype = torch.bfloat16
     model = WhisperForConditionalGeneration(config).to(torch.bfloat16)
     for name, tensor in model.state_dict().items():
-        tensor.copy_(build.draw("whisper", name, tuple(tensor.shape)))
-    model.get_output_embeddings().weight.data[: len(_CONTROL)] = 0  # the input's too: the two are one
+        louder = next((times for part, times in _LOUDER.items() if part in name and "weight" in name), 1)
+        tensor.copy_(build.draw("whisper", name, tuple(tensor.shape)) * louder)
+    # never said: control tokens and single bytes, which all look alike as text. The input's too: the two are one
+    model.get_output_embeddings().weight.data[: len(_CONTROL) + 256] = 0
     model.save_pretrained(folder)
     words.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(_HEARD))
