@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jsonschema_rs  # schemathesis brings it: an object takes it milliseconds, and Python's own a second
+import jsonschema_rs  # an object takes it milliseconds, and Python's own a second
 import kubernetes_validate
 import yaml
 
