@@ -77,6 +77,14 @@ def finals(recipe: Path) -> list[list[Step]]:
     return [of for of in stages(recipe).values() if any(s.word == "CMD" for s in of)]
 
 
+def bases() -> list[list[Step]]:
+    """What the fleet's image stands on, of each kind that KIND may be."""
+    found = stages(RECIPES[0])
+    (last,) = finals(RECIPES[0])
+    assert last[0].rest.startswith("base-${KIND} AS ") and "KIND=cpu" in [s.rest for s in steps(RECIPES[0])]
+    return [found["base-cpu"], found["base-gpu"]]
+
+
 def test_images_run_as_a_number_that_is_not_root_and_say_what_they_are(recipe: Path) -> None:
     assert finals(recipe)
     for of in finals(recipe):
@@ -92,7 +100,7 @@ def test_images_run_as_a_number_that_is_not_root_and_say_what_they_are(recipe: P
 
 
 def test_fleet_images_have_what_kuberays_probes_call() -> None:
-    for of in finals(RECIPES[0]):
+    for of in bases():
         (system,) = [s.rest for s in of if "/image/system" in s.rest]
         assert {"bash", "grep", "wget"} <= set(system.split())
 
