@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from serving import processes, runstate
+from serving.engines import caches
 from serving.errors import FleetNotRunning, FleetRunning
 from serving.plan import Changes, Plan, fleet
 from serving.runstate import RunState
@@ -66,7 +67,7 @@ EVERYWHERE = {
 
 def environment(plan: Plan) -> dict[str, str]:
     """What the run's processes need in their environment; Ray reads most of it when it is imported."""
-    return EVERYWHERE | {
+    return EVERYWHERE | caches.environment(Path(plan.state_dir), os.environ) | {
         processes.MARK: plan.run,
         "FLOTILLA_STATE_DIR": plan.state_dir,
         # what Ray does in the background took a tenth of a core; on two cores that is a twentieth of the throughput

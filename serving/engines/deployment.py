@@ -24,7 +24,7 @@ from ray.llm._internal.serve.engines.vllm.vllm_models import VLLMEngineConfig
 from ray.serve.llm import LLMConfig, build_llm_deployment
 
 from serving.carrier.server import CarrierServer
-from serving.engines import adapters, nodeprices, scaling, sockets, stored, telling, tracing
+from serving.engines import adapters, caches, nodeprices, scaling, sockets, stored, telling, tracing
 from serving.engines.books import Books, ReplicaFacts, Write
 from serving.engines.names import CARRIER, ENDPOINT, START_S
 from serving.engines.scaling import NOWHERE, Place
@@ -216,6 +216,7 @@ class ModelServer(LLMServer):
     async def __init__(self, llm_config: LLMConfig, settings: ReplicaSettings) -> None:
         started_ns, started_at = _process_start()
         logs.configure(settings.logs, "replica")
+        caches.mend(os.environ)
         replica_id = serve.get_replica_context().replica_id.unique_id
         self._settings = settings
         self._steps_address = f"flotilla-steps-{replica_id}"

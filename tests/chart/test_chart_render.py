@@ -22,6 +22,7 @@ from chart_rig import (
 from loadtests import run
 from loadtests.team import Address
 from serving import launch
+from serving.engines import caches
 from serving.errors import FlotillaError
 from serving.fleet.resources import COUNTERS_DIR, GATEWAY
 from serving.kubernetes import helm
@@ -39,6 +40,19 @@ def test_helm_finds_nothing_wrong() -> None:
 def test_the_tuned_environment_is_the_one_machines() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     assert values["ray"]["env"] == launch.EVERYWHERE
+
+
+def test_what_engines_compile_stays_on_the_node_where_it_has_a_folder_and_never_in_a_volume_of_all_pods() -> None:
+    own = "/var/lib/flotilla/cache"
+    for kind, offline, at in (("none", False, own), ("pvc", False, own), ("node", False, "/m/compiled"),
+                              ("node", True, own)):  # who writes no weights there may not be let to write
+        values = {"modelCache": {"type": kind, "mountPath": "/m", "offline": offline}, "ray": {"extraEnv": [
+            {"name": "TRITON_CACHE_DIR", "value": "/own"}]}}
+        for group in groups(rendered([PRODUCTION], values)).values():
+            for container in group["template"]["spec"]["containers"]:
+                found = [(e["name"], e.get("value")) for e in container["env"] if e["name"] in caches.FOLDERS]
+                assert sorted(found) == [("TORCHINDUCTOR_CACHE_DIR", f"{at}/inductor"), ("TRITON_CACHE_DIR", "/own"),
+                                         ("VLLM_CACHE_ROOT", f"{at}/vllm")], (kind, container["name"])
 
 
 def test_the_head_runs_no_replica_and_gateways_have_their_resource() -> None:

@@ -25,6 +25,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving import launch, processes, runstate
+from serving.engines import caches
 from serving.ledger import sums
 from serving.ledger.store import Ledger
 from serving.runstate import RunState
@@ -141,8 +142,10 @@ class LiveFleet:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of its commands: nothing of Flotilla's but the state directory."""
+        """The environment of its commands: nothing of Flotilla's but the state directory. All fleets of the tests share
+        what engines compile."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith("FLOTILLA_")}
+        kept |= caches.environment(Path.home() / ".cache" / "flotilla-tests", os.environ)
         return kept | {"FLOTILLA_STATE_DIR": str(self.state_dir), "FLOTILLA_DATABASE_URL": self.database_url}
 
     @property

@@ -28,6 +28,22 @@
 {{- include "flotilla.secretEnv" (dict "root" . "key" "hubToken" "value" .Values.secrets.hubToken "env" "HF_TOKEN" "required" false) }}
 {{- end }}
 
+{{- /* Where engines keep what they compile (serving/engines/caches.py): on the node where pods write weights to a folder of
+it, else in the pod. Not in a volume of all pods: it is made for one kind of processor. */ -}}
+{{- define "flotilla.compiledEnv" -}}
+{{- $root := . }}
+{{- $onNode := and (eq .Values.modelCache.type "node") .Values.models.hub (not .Values.modelCache.offline) }}
+{{- $at := $onNode | ternary (printf "%s/compiled" .Values.modelCache.mountPath) "/var/lib/flotilla/cache" }}
+{{- $given := list }}
+{{- range .Values.ray.extraEnv }}{{ $given = append $given .name }}{{ end }}
+{{- range $name, $folder := dict "TORCHINDUCTOR_CACHE_DIR" "inductor" "TRITON_CACHE_DIR" "triton" "VLLM_CACHE_ROOT" "vllm" }}
+{{- if not (or (hasKey $root.Values.ray.env $name) (has $name $given)) }}
+- name: {{ $name }}
+  value: {{ $at }}/{{ $folder }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- /* The environment of Ray's processes: the same on head and workers. */ -}}
 {{- define "flotilla.rayEnv" -}}
 {{ include "flotilla.env" . }}
@@ -42,6 +58,7 @@
   value: "@/var/lib/flotilla/node-labels.json"
 {{- end }}
 {{ include "flotilla.cacheEnv" . }}
+{{- include "flotilla.compiledEnv" . }}
 {{- range $name, $value := .Values.ray.env }}
 - name: {{ $name }}
   value: {{ $value | quote }}
