@@ -8,13 +8,11 @@ behind `wire.Wire`, uvicorn's protocol with limits.
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import logging
 import re
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from serving.errors import (
@@ -27,24 +25,22 @@ from serving.errors import (
     UnknownEndpoint,
     WrongMethod,
 )
-from serving.fleet.balance import key_of
 from serving.fleet.catalogue import Fleet
-from serving.fleet.demand import Ask
 from serving.fleet.money import nanousd
 from serving.fleet.records import Outcome
 from serving.fleet.roster import Roster
-from serving.fleet.routing import Routes, Target
-from serving.fleet.tenants import ENGINE_PRIORITY, Principal
+from serving.fleet.routing import Routes
+from serving.fleet.tenants import Principal
 from serving.fleet.verdicts import Used
 from serving.gateway import endpoints, openapi
 from serving.gateway import errors as table
 from serving.gateway import request as requests
 from serving.gateway.adapting import Adapting
-from serving.gateway.endpoints import Endpoint
+from serving.gateway.calling import Calls
 from serving.gateway.events import error_event
 from serving.gateway.exchange import CLIENT_CLOSED, Exchange
-from serving.gateway.forward import Call, Forward, holder, response_id
-from serving.gateway.lanes import Lane, Place
+from serving.gateway.forward import Forward
+from serving.gateway.lanes import Lane
 from serving.gateway.listing import Listing
 from serving.gateway.media.fetching import Fetcher
 from serving.gateway.ports import (
@@ -61,13 +57,11 @@ from serving.gateway.ports import (
     Tracer,
     UsageReader,
 )
-from serving.gateway.request import Body
 from serving.gateway.wire import EXTENSION, Wire
 
 log = logging.getLogger(__name__)
 _JSON = (b"content-type", b"application/json")
 _ID = re.compile(r"[\x20-\x7e]{1,128}")  # what an id of the caller's may be
-_PASSED = (b"traceparent", b"tracestate", b"accept")
 _FULL_S = 5  # seconds after which to ask again when no records can be kept
 _OPEN = ("/healthz", "/health", "/readyz", "/openapi.json")  # /health: as vLLM, for clients that ask it first
 
@@ -95,13 +89,13 @@ class Gateway:
     fleet file has them. `draining` is set by whoever stops it."""
 
     def __init__(self, fleet: Fleet, ports: Ports, secret: str, roster: Roster | None = None) -> None:
-        self._fleet, self._ports, self._secret = fleet, ports, secret.encode()
+        self._fleet, self._ports = fleet, ports
         self._roster = roster or Roster(fleet.tenants)
         self._added: object = ()
         self._routes_now = Routes.of(fleet, (), self._roster)
-        self._ranks = {name for name, model in fleet.models.items() if model.engine.by_priority}
         self._listing = Listing(fleet, ports.replicas)
         self._adapting = Adapting(fleet.media, ports.media or Fetcher(fleet.media))
+        self._calls = Calls(fleet, ports.quotas, self._adapting, secret.encode())
         self._forward: Forward | None = None
         self.draining = False
 
@@ -224,11 +218,11 @@ class Gateway:
         timer = self._deadline(headers.get(b"x-flotilla-timeout-s"), exchange)
         try:
             if endpoint.model_in == "id":
-                call, target = self._about(endpoint, name, scope, headers, exchange)
+                call, target = self._calls.about(endpoint, name, scope, headers, exchange)
             else:
                 data = await requests.read(receive, headers.get(b"content-length"), self._fleet.gateway.max_body_bytes,
                                            self._fleet.gateway.body_timeout_s, wire.arrived)
-                call, target = await self._call(endpoint, data, headers, exchange)
+                call, target = await self._calls.carrying(data, endpoint, headers, self._routes, exchange)
             assert self._forward is not None
             await self._forward.run(call, target, exchange, wire, send)
         finally:
@@ -250,91 +244,6 @@ class Gateway:
             limit = min(limit, seconds)
         exchange.deadline_s = limit
         return asyncio.get_running_loop().call_later(limit, exchange.stop, "deadline")
-
-    async def _call(self, endpoint: Endpoint, data: bytes, headers: dict[bytes, str],
-                    exchange: Exchange) -> tuple[Call, Target]:
-        """A request that names its model, ready to be sent; what it may use is reserved."""
-        who = exchange.principal
-        assert who is not None
-        tenant, kind = who.tenant, "application/json"
-        if endpoint.model_in == "form":
-            body, kind = requests.parse_form(data, headers.get(b"content-type", ""))
-        else:
-            body = requests.parse(data)
-        exchange.stream = body.stream
-        conversation = functools.partial(body.conversation, headers.get(b"x-flotilla-session", ""))
-        routes = self._routes
-        target = routes.resolve(body.model, tenant, conversation() if routes.spreads(body.model) else 0, who.models)
-        exchange.model, exchange.preset = target.model, target.preset.label if target.preset else ""
-        exchange.adapter = target.served_by(target.model) if target.adapter else ""
-        if body.previous_response and (variants := routes.variants(body.model)):
-            # any of its variants may have made that response
-            target = replace(target, chain=tuple(dict.fromkeys((*target.chain, *variants))))
-        body = await self._adapting.apply(endpoint, body, target.preset)
-        sent, more = self._upstream_headers(headers, kind, exchange), {}
-        if self._ports.quotas.concerns(who, target.model):
-            more = await self._reserve(endpoint, body.ask(endpoint.name), target.model, sent, exchange)
-        return self._to_send(endpoint, body, target, sent, more, exchange, conversation), target
-
-    async def _reserve(self, endpoint: Endpoint, ask: Ask, model: str, sent: list[tuple[bytes, bytes]],
-                       exchange: Exchange) -> dict[str, Any]:
-        """What the request may use is reserved: gives the members, and adds the headers, that keep the engine to it."""
-        assert exchange.principal is not None
-        granted = await self._ports.quotas.admit(exchange.request_id, exchange.principal, model, ask)
-        if granted is None:
-            return {}
-        exchange.limited, exchange.told = True, granted.headers
-        if granted.nanousd is not None:
-            sent.append((b"x-flotilla-budget-nanousd", b"%d" % granted.nanousd))
-        if granted.completion is not None and (ask.completion is None or ask.completion > granted.completion):
-            return requests.most_tokens(endpoint.name, granted.completion)
-        return {}
-
-    def _to_send(self, endpoint: Endpoint, body: Body, target: Target, sent: list[tuple[bytes, bytes]],
-                 more: dict[str, Any], exchange: Exchange, conversation: Callable[[], int]) -> Call:
-        """The call that brings a body to the target's engines. `sent`: headers; `more`: members of the body."""
-        assert exchange.principal is not None
-        tenant, rank = exchange.principal.tenant, ENGINE_PRIORITY[exchange.principal.priority]
-        apart = endpoint.usage_on_demand and body.stream and not body.asked_usage
-        more = more | requests.stream_usage(body) if apart else more
-        plain = body.model in (target.model, *self._fleet.models[target.model].aliases)
-
-        def to(place: Place) -> bytes:
-            members = dict(more)
-            if (rank or place.over or body.asks_priority) and place.model in self._ranks and endpoint.ranked:
-                members["priority"] = rank + place.over
-            if not plain or place.model != target.model:
-                members["model"] = target.asked_of(place.model)
-            if endpoint.name == "responses":
-                members["request_id"] = response_id(place, tenant, exchange.request_id)
-            return body.with_members(members)
-
-        if apart:
-            sent.append((b"x-flotilla-usage", b"apart"))
-        if target.added is not None:
-            sent.append((b"x-flotilla-adapter", json.dumps({"name": target.added.engine_name,
-                                                            "source": target.added.source,
-                                                            "path": target.added.path}).encode()))
-        held_by = holder(body.previous_response, tenant) if body.previous_response else ""
-        adapter = key_of(target.asked_of(target.model).encode()) if target.adapter else None
-        return Call(endpoint.method, endpoint.path, sent, to, key=conversation, response=body.previous_response,
-                    held_by=held_by, adapter=adapter, size=len(body.data))
-
-    def _about(self, endpoint: Endpoint, name: str, scope: Any, headers: dict[bytes, str],
-               exchange: Exchange) -> tuple[Call, Target]:
-        """A request about a stored response."""
-        assert exchange.principal is not None
-        call = Call(endpoint.method, scope["path"], self._upstream_headers(headers, "application/json", exchange),
-                    lambda place: b"", scope["query_string"], response=name,
-                    held_by=holder(name, exchange.principal.tenant))
-        return call, Target(name, "", None, ())
-
-    def _upstream_headers(self, headers: dict[bytes, str], kind: str, exchange: Exchange) -> list[tuple[bytes, bytes]]:
-        assert exchange.principal is not None
-        found = [(b"content-type", kind.encode("latin-1")), (b"x-request-id", exchange.request_id.encode()),
-                 (b"x-flotilla-secret", self._secret), (b"x-flotilla-tenant", exchange.principal.tenant.encode())]
-        found += [(name, headers[name].encode("latin-1")) for name in _PASSED if name in headers]
-        return found
 
     async def _models(self, method: str, path: str, send: Any, exchange: Exchange) -> None:
         if method not in ("GET", "HEAD"):
