@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.measure import Measurement
+from rich.segment import Segments
 from rich.table import Table
 
 from serving import errors
@@ -59,5 +60,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str |
     if console.is_terminal or "COLUMNS" in os.environ:
         console.print(shown)
         return
-    needed = Measurement.get(console, console.options.update(max_width=_NO_WIDTH), shown).maximum
-    Console(width=max(console.width, needed)).print(shown)
+    boundless = console.options.update(max_width=_NO_WIDTH)
+    needed = Measurement.get(console, boundless, shown).maximum
+    lines = console.render(shown, boundless.update(width=max(console.width, needed)))
+    console.print(Segments(lines), crop=False)
