@@ -181,10 +181,6 @@ class Crowd:
         else:
             self._held.pop(tenant, None)
 
-    def spare(self, tenant: str, seats: int, capacity: int, now: float) -> int:
-        """Seats of each replica, of `seats`, that are not for this tenant now. `capacity`: all replicas' seats."""
-        return self.kept(seats, capacity, now) if self.over((tenant,), capacity, now) else 0
-
     def kept(self, seats: int, capacity: int, now: float) -> int:
         """Seats of each replica, of `seats`, that are for those only who hold less than their part of all."""
         least = spare_seats(seats)
