@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 from serving.errors import ClusterError, ClusterUnreachable, NotServed
@@ -104,19 +105,17 @@ def seen(read: Callable[[], list[Doc]]) -> Seen:
 
 def _asked(cluster: Cluster, docs: list[Doc], registries: Registries) -> dict[str, Told]:
     """What registries say, asked with the secrets that the pods and their accounts name."""
+    @cache
     def read(kind: Kind, name: str) -> Doc:
         found = seen(lambda: [d for d in [cluster.get(kind, name)] if d])
         return found.docs[0] if found.docs else {}
 
-    known: dict[tuple[Kind, str], Doc] = {}
     found: dict[str, Told] = {}
     for name, templates in imagenames.used(docs).items():
         names = imagenames.pull_secrets(templates)
-        accounts = {t["spec"].get("serviceAccountName") or "default" for t in templates}
-        for key in [*((kinds.SECRETS, n) for n in names), *((kinds.ACCOUNTS, a) for a in sorted(accounts))]:
-            known[key] = known[key] if key in known else read(*key)
-        names += [ref["name"] for a in accounts for ref in known[kinds.ACCOUNTS, a].get("imagePullSecrets") or ()]
-        secrets = [known.get((kinds.SECRETS, n)) or read(kinds.SECRETS, n) for n in dict.fromkeys(names)]
+        for account in sorted({t["spec"].get("serviceAccountName") or "default" for t in templates}):
+            names += [ref["name"] for ref in read(kinds.ACCOUNTS, account).get("imagePullSecrets") or ()]
+        secrets = [read(kinds.SECRETS, n) for n in dict.fromkeys(names)]
         image = imagenames.parsed(name)
         found[name] = registries.ask(image, [login for s in secrets for login in imagenames.logins(s, image)])
     return found
